@@ -1,0 +1,30 @@
+"""condvae: conditional image models from pretrained hierarchical VAEs.
+
+The names users need are here; each is loaded when it is first used, so that ``import condvae`` is
+quick and a room's libraries are needed only by those who enter it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from condvae.model_folder import load_posterior, load_vae
+    from condvae.posterior import ImagePosterior
+    from condvae.tasks import Inpainting
+
+__all__ = ["ImagePosterior", "Inpainting", "load_posterior", "load_vae"]
+
+_HOMES = {
+    "ImagePosterior": "condvae.posterior",
+    "Inpainting": "condvae.tasks",
+    "load_posterior": "condvae.model_folder",
+    "load_vae": "condvae.model_folder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'condvae' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

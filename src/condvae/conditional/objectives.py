@@ -1,0 +1,33 @@
+"""Training objectives of the conditional part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from condvae.conditional.model import Trunk
+from condvae.conditional.partial_encoder import PartialEncoder
+
+__all__ = ["forward_kl"]
+
+
+def forward_kl(trunk: Trunk, partial: PartialEncoder, condition: Tensor) -> Tensor:
+    """KL(q(z | x) || c(z | y)) per group, z drawn from q: IPA's objective O_for.
+
+    Minimising its mean over images and conditions minimises the mass-covering divergence
+    KL(r(z | y) || c(z | y)), whatever the frozen model (Harvey et al. 2022, theorem 1).
+
+    Args:
+        trunk: The frozen model's pass over the whole images.
+        partial: Gradients go here and nowhere else.
+        condition: (B,Cy,H,W).
+
+    Returns:
+        (B,L) in nats.
+    """
+    features = partial.encode(condition)
+    rates = []
+    for index, (h, posterior) in enumerate(zip(trunk.hidden, trunk.posteriors, strict=True)):
+        conditional = partial.head(index).distribution(h, features[h.shape[2]])
+        rates.append(conditional.kl_from(posterior).flatten(1).sum(dim=1))
+    return torch.stack(rates, dim=1)

@@ -1,0 +1,39 @@
+"""The samplers that are compared: the trained posterior and what it must beat."""
+
+from __future__ import annotations
+
+from condvae.conditional import ConditionalModel, PartialEncoder, UnconditionalLatents, initialise
+from condvae.configuration import check_choice
+from condvae.posterior import ImagePosterior
+
+__all__ = ["SAMPLER_DEFINITIONS", "make_sampler"]
+
+SAMPLER_DEFINITIONS = {
+    "ipa": "The trained posterior: latents from the partial encoder c(z | y).",
+    "untrained": "The same network with random weights: what training the partial encoder is worth.",
+    "prior": "Unconditional samples of the VAE with the observed pixels pasted in: what looking at "
+    "the observation is worth.",
+}
+
+
+def make_sampler(name: str, posterior: ImagePosterior, seed: int) -> ImagePosterior:
+    """Return a sampler that shares the frozen VAE of `posterior`.
+
+    Args:
+        name: A key of `SAMPLER_DEFINITIONS`.
+        posterior: The trained posterior.
+        seed: Of the random weights of ``untrained``.
+
+    Raises:
+        ConfigurationError: Unknown name.
+    """
+    check_choice("sampler", name, SAMPLER_DEFINITIONS)
+    vae = posterior.model.vae
+    if name == "ipa":
+        return posterior
+    if name == "prior":
+        return ImagePosterior(ConditionalModel(vae, UnconditionalLatents()), posterior.task)
+    partial = PartialEncoder(vae, posterior.task.condition_channels(posterior.contract))
+    initialise(partial, vae, "random", seed)
+    partial.to(vae.device, vae.dtype).eval().requires_grad_(False)
+    return ImagePosterior(ConditionalModel(vae, partial), posterior.task)

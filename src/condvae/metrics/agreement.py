@@ -1,0 +1,41 @@
+"""How often a classifier gives completions the true label."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from condvae.configuration import ConfigurationError
+
+__all__ = ["label_agreement", "predicted_labels"]
+
+
+def predicted_labels(logits: ArrayLike) -> NDArray[np.intp]:
+    """Return the most likely class: logits (..., classes) -> (...)."""
+    return np.asarray(np.argmax(np.asarray(logits), axis=-1))
+
+
+def label_agreement(predictions: ArrayLike, labels: ArrayLike) -> NDArray[np.float64]:
+    """Return, for each case, the share of its completions that got the true label.
+
+    Args:
+        predictions: Integers (S,N), the classes given to S completions of each case.
+        labels: Integers (N,), the true classes.
+
+    Returns:
+        (N,), 0 to 1.
+
+    Raises:
+        ConfigurationError: Other shapes or types.
+    """
+    given, true = np.asarray(predictions), np.asarray(labels)
+    if given.dtype.kind not in "iu" or true.dtype.kind not in "iu":
+        raise ConfigurationError(
+            f"predictions of type {given.dtype}, labels of type {true.dtype}: expected integers"
+        )
+    if given.ndim != 2 or given.shape[0] == 0 or given.shape[1:] != true.shape:
+        raise ConfigurationError(
+            f"predictions of shape {given.shape}, labels of shape {true.shape}: "
+            "expected (S, N) with S >= 1 and (N,)"
+        )
+    return np.asarray((given == true).mean(axis=0))

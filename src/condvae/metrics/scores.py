@@ -1,0 +1,188 @@
+"""Scores with their uncertainty: means, ratios of sums, paired differences.
+
+Standard errors and intervals treat *clusters* as the independent unit. Several cases of one image
+form a cluster; so clusters are usually the image ids. Without clusters every value is its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from condvae.configuration import ConfigurationError, check_positive
+
+__all__ = ["PairedDifference", "ScoreValue", "mean_score", "paired_difference", "ratio_of_sums"]
+
+_WEIGHTS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class ScoreValue:
+    """A score.
+
+    Attributes:
+        value: The score.
+        standard_error: Its standard error in the same unit; nan when there is one cluster only.
+        n: Number of cases it is computed from.
+    """
+
+    value: float
+    standard_error: float
+    n: int
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean of a minus mean of b over the same cases.
+
+    Attributes:
+        difference: The difference.
+        low: Lower end of its interval.
+        high: Upper end.
+        relative: Difference divided by the absolute mean of b; nan when that is zero.
+        level: Coverage of the interval.
+        n: Number of cases.
+    """
+
+    difference: float
+    low: float
+    high: float
+    relative: float
+    level: float
+    n: int
+
+
+def mean_score(values: ArrayLike, clusters: ArrayLike | None = None) -> ScoreValue:
+    """Average a score over cases.
+
+    Args:
+        values: (N,).
+        clusters: (N,) labels of the independent units, `None` when all values are independent.
+
+    Returns:
+        Mean, standard error, N.
+
+    Raises:
+        ConfigurationError: No values, a value that is not finite, or shapes that differ.
+    """
+    array = _checked("values", values)
+    return ratio_of_sums(array, np.ones_like(array), clusters)
+
+
+def ratio_of_sums(
+    numerators: ArrayLike, denominators: ArrayLike, clusters: ArrayLike | None = None
+) -> ScoreValue:
+    """Divide the sum of numerators by the sum of denominators.
+
+    The standard error is the first-order (delta-method) one: the spread over clusters of the
+    residuals ``numerator - ratio * denominator``, divided by the sum of denominators.
+
+    Args:
+        numerators: (N,), error summed over the unobserved dimensions, say.
+        denominators: (N,), number of these dimensions; >= 0 and not all zero.
+        clusters: (N,) labels of the independent units, `None` when all cases are independent.
+
+    Returns:
+        Ratio, standard error, N.
+
+    Raises:
+        ConfigurationError: No values, a value that is not finite, shapes that differ, or
+            denominators that are negative or all zero.
+    """
+    above = _checked("numerators", numerators)
+    below = _checked("denominators", denominators)
+    groups, count = _groups(len(above), clusters)
+    _check_same_length("numerators", above, "denominators", below)
+    total = float(below.sum())
+    if below.min() < 0 or total == 0:
+        raise ConfigurationError(
+            f"denominators from {below.min()} to {below.max()}: expected >= 0 and a sum > 0"
+        )
+    ratio = float(above.sum()) / total
+    residuals = np.bincount(groups, weights=above - ratio * below, minlength=count)
+    error = math.nan
+    if count > 1:
+        error = math.sqrt(count / (count - 1) * float(residuals @ residuals)) / total
+    return ScoreValue(ratio, error, len(above))
+
+
+def paired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    *,
+    seed: int,
+    resamples: int = 2000,
+) -> PairedDifference:
+    """Compare two samplers on the same cases, with a percentile bootstrap over clusters.
+
+    Args:
+        a: (N,) scores of the first sampler.
+        b: (N,) scores of the second one, same cases in the same order.
+        clusters: (N,) labels of the independent units (images), `None` for independent cases.
+        level: Coverage of the interval, between 0 and 1.
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
+
+    Returns:
+        Mean of a minus mean of b, its interval, and the difference relative to the mean of b.
+
+    Raises:
+        ConfigurationError: No values, a value that is not finite, shapes that differ, or `level`
+            or `resamples` out of range.
+    """
+    first, second = _checked("a", a), _checked("b", b)
+    _check_same_length("a", first, "b", second)
+    if not 0 < level < 1:
+        raise ConfigurationError(f"level = {level!r}: expected between 0 and 1")
+    check_positive("resamples", resamples)
+    groups, count = _groups(len(first), clusters)
+    gaps = np.bincount(groups, weights=first - second, minlength=count)
+    sizes = np.bincount(groups, minlength=count).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    shares = np.full(count, 1 / count)
+    draws = []
+    chunk = max(_WEIGHTS_AT_ONCE // count, 1)
+    for start in range(0, resamples, chunk):
+        weights = rng.multinomial(count, shares, size=min(chunk, resamples - start))
+        draws.append((weights @ gaps) / (weights @ sizes))
+    low, high = np.quantile(np.concatenate(draws), [(1 - level) / 2, (1 + level) / 2])
+    difference, scale = float((first - second).mean()), abs(float(second.mean()))
+    relative = difference / scale if scale > 0 else math.nan
+    return PairedDifference(difference, float(low), float(high), relative, level, len(first))
+
+
+def _checked(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """Return a non-empty, finite float64 (N,)."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ConfigurationError(f"{name} of shape {array.shape}: expected (N,) with N >= 1")
+    if not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise ConfigurationError(f"{name}[{bad}] = {array[bad]}: expected finite numbers")
+    return array
+
+
+def _check_same_length(
+    name: str, values: NDArray[np.float64], other_name: str, other: NDArray[np.float64]
+) -> None:
+    """Raise `ConfigurationError` unless both arrays have the same length."""
+    if len(values) != len(other):
+        raise ConfigurationError(
+            f"{len(values)} {name} and {len(other)} {other_name}: expected the same number"
+        )
+
+
+def _groups(n: int, clusters: ArrayLike | None) -> tuple[NDArray[np.intp], int]:
+    """Return the cluster index of each case and the number of clusters."""
+    if clusters is None:
+        return np.arange(n), n
+    labels = np.asarray(clusters)
+    if labels.shape != (n,):
+        raise ConfigurationError(f"clusters of shape {labels.shape}: expected ({n},)")
+    names, groups = np.unique(labels, return_inverse=True)
+    return groups, len(names)

@@ -1,0 +1,180 @@
+"""Models on disk: a folder with ``model.safetensors`` and ``card.json``.
+
+The card carries what is needed to build the model (architecture, data contract, task), where the
+weights come from and their sha256. It is written last: a folder whose card and weights disagree was
+left half-written or tampered with, and is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from condvae.conditional.model import ConditionalModel
+from condvae.conditional.partial_encoder import PartialEncoder
+from condvae.configuration import ConfigurationError, read_config
+from condvae.files import open_atomic, sha256_of_file, write_json
+from condvae.images import DataContract
+from condvae.posterior import ImagePosterior
+from condvae.tasks import task_named
+from condvae.vdvae.architecture import Architecture
+from condvae.vdvae.checkpoints import load_strictly
+from condvae.vdvae.model import VDVAE
+
+__all__ = ["load_posterior", "load_vae", "read_card", "save_posterior", "save_vae"]
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+
+
+def read_card(folder: str | Path, kind: str | None = None) -> dict[str, Any]:
+    """Read a model folder's card and check the weights against its sha256.
+
+    Args:
+        folder: The model folder.
+        kind: ``vae`` or ``posterior`` when only that will do.
+
+    Raises:
+        ConfigurationError: Missing, unreadable or altered files, or another kind of model.
+    """
+    folder = Path(folder)
+    card_path, weights_path = folder / CARD, folder / WEIGHTS
+    for path in (card_path, weights_path):
+        if not path.is_file():
+            raise ConfigurationError(f"{folder} is not a model folder: {path.name} is missing")
+    try:
+        card: dict[str, Any] = json.loads(card_path.read_text())
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"{card_path} is not valid JSON: {error}") from error
+    if card.get("format") != FORMAT:
+        raise ConfigurationError(
+            f"{card_path}: format {card.get('format')!r}, this version reads {FORMAT}"
+        )
+    found = sha256_of_file(weights_path)
+    if found != card.get("sha256"):
+        raise ConfigurationError(
+            f"{weights_path} has sha256 {found[:12]}..., its card says "
+            f"{str(card.get('sha256'))[:12]}...: half-written, damaged or altered. Run the command "
+            "that made it again, or fetch it again"
+        )
+    if kind is not None and card.get("kind") != kind:
+        raise ConfigurationError(f"{folder} holds a {card.get('kind')!r} model, expected {kind!r}")
+    return card
+
+
+def save_vae(folder: str | Path, vae: VDVAE, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write an unconditional model.
+
+    Args:
+        folder: Made when missing; an older model there is replaced.
+        vae: The model.
+        facts: Anything else for the card; ``weights_source`` None marks it as never trained.
+
+    Returns:
+        The card.
+    """
+    return _save(Path(folder), vae.state_dict(), "vae", vae, facts)
+
+
+def save_posterior(
+    folder: str | Path, posterior: ImagePosterior, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a conditional model, frozen part included, so that the folder stands alone.
+
+    Raises:
+        ConfigurationError: Its c(z | y) has no weights (the prior standing in).
+    """
+    latents = posterior.model.latents
+    if not isinstance(latents, PartialEncoder):
+        raise ConfigurationError("only a posterior with a partial encoder can be saved")
+    state = {f"vae.{k}": v for k, v in posterior.model.vae.state_dict().items()}
+    state |= {f"partial.{k}": v for k, v in latents.state_dict().items()}
+    return _save(
+        Path(folder),
+        state,
+        "posterior",
+        posterior.model.vae,
+        {"task": posterior.task.name, **facts},
+    )
+
+
+def _save(
+    folder: Path, state: Mapping[str, Tensor], kind: str, vae: VDVAE, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    data = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+    with open_atomic(folder / WEIGHTS) as file:
+        file.write(data)
+    card = {
+        "format": FORMAT,
+        "kind": kind,
+        **facts,
+        "architecture": dataclasses.asdict(vae.architecture),
+        "data_contract": dataclasses.asdict(vae.contract),
+        "parameters": sum(v.numel() for v in state.values()),
+        "sha256": sha256_of_file(folder / WEIGHTS),
+    }
+    write_json(folder / CARD, card)
+    return card
+
+
+def _load_weights(folder: Path, card: Mapping[str, Any]) -> tuple[VDVAE, dict[str, Tensor]]:
+    """An unfilled VAE of the card's shape and the folder's weights."""
+    architecture = read_config(Architecture, card["architecture"], "architecture")
+    contract = read_config(DataContract, card["data_contract"], "data_contract")
+    try:
+        state: dict[str, Tensor] = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ConfigurationError(f"{folder / WEIGHTS} cannot be read: {error}") from error
+    return VDVAE(architecture, contract), state
+
+
+def load_vae(
+    folder: str | Path, device: torch.device | str = "cpu"
+) -> tuple[VDVAE, dict[str, Any]]:
+    """Open a folder written by `save_vae`.
+
+    Returns:
+        The model in evaluation mode and its card.
+
+    Raises:
+        ConfigurationError: See `read_card`; also weights that do not fit the card's architecture.
+    """
+    folder = Path(folder)
+    card = read_card(folder, "vae")
+    vae, state = _load_weights(folder, card)
+    load_strictly(vae, state, str(folder))
+    return vae.to(device).eval().requires_grad_(False), card
+
+
+def load_posterior(folder: str | Path, device: torch.device | str = "cpu") -> ImagePosterior:
+    """Open a folder written by `save_posterior`.
+
+    Args:
+        folder: The model folder, or the name of a bundled model resolved by
+            `condvae.pretrained.find_model`.
+        device: Where the weights go.
+
+    Raises:
+        ConfigurationError: See `read_card`; also weights that do not fit the card's architecture.
+    """
+    from condvae.pretrained.store import find_model
+
+    folder = find_model(str(folder))
+    card = read_card(folder, "posterior")
+    vae, state = _load_weights(folder, card)
+    task = task_named(card["task"])
+    partial = PartialEncoder(vae, task.condition_channels(vae.contract))
+    for prefix, module in (("vae.", vae), ("partial.", partial)):
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        load_strictly(module, part, f"{folder} ({prefix}*)")
+    model = ConditionalModel(vae.eval().requires_grad_(False), partial.eval().requires_grad_(False))
+    return ImagePosterior(model, task, card).to(device)

@@ -1,0 +1,363 @@
+"""`ImagePosterior`: the object users hold. Sample, summarise, bound log p(x~ | y)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from condvae.conditional.model import ConditionalModel
+from condvae.configuration import ConfigurationError, check_positive
+from condvae.images import DataContract, composite, pixels_from_unit_range
+from condvae.tasks.observation import Observation, Task
+from condvae.training.acceleration import explain_out_of_memory
+from condvae.vdvae.decoder import LatentGroup
+
+__all__ = ["BoundTerms", "ImagePosterior", "PosteriorSummary"]
+
+
+@dataclass(frozen=True)
+class BoundTerms:
+    """Terms of the bound on log p(x~ | y), one draw z ~ q(z | x), per case.
+
+    Attributes:
+        rate_nats: (B,L), KL(q || c) of every latent group.
+        predicted_nats: (B), -log p(x~ | z), unobserved pixels only.
+        all_nats: (B), -log p(x | z), every pixel.
+        predicted_dimensions: (B), values in x~.
+        dimensions: Values in x.
+    """
+
+    rate_nats: Tensor
+    predicted_nats: Tensor
+    all_nats: Tensor
+    predicted_dimensions: Tensor
+    dimensions: int
+
+    @property
+    def bound_bits(self) -> Tensor:
+        """(B), upper bound on -log2 p(x~ | y). Divide sums by sums of `predicted_dimensions`."""
+        return (self.rate_nats.sum(dim=1) + self.predicted_nats) / math.log(2)
+
+    @property
+    def negative_elbo_nats_per_dim(self) -> Tensor:
+        """(B), the same with x~ = x, per dimension of x: the number the paper tabulates."""
+        return (self.rate_nats.sum(dim=1) + self.all_nats) / self.dimensions
+
+
+@dataclass(frozen=True)
+class PosteriorSummary:
+    """Pixel-wise statistics over completions.
+
+    Attributes:
+        mean: float32 (B,C,H,W) in grey levels, 0-255.
+        standard_deviation: float32 (B,C,H,W) in grey levels (divisor S - 1).
+        quantiles: {level: uint8 (B,C,H,W)}, the smallest value with at least that share below or at.
+        n: S, completions per case.
+    """
+
+    mean: Tensor
+    standard_deviation: Tensor
+    quantiles: dict[float, Tensor]
+    n: int
+
+
+def _generator(seed: int, case_id: str, purpose: str) -> torch.Generator:
+    """Noise belongs to (seed, case, completion), not to a batch."""
+    digest = hashlib.sha256(f"{seed}\n{case_id}\n{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+@dataclass(frozen=True)
+class ImagePosterior:
+    """The posterior over images given what has been observed.
+
+    Attributes:
+        model: Frozen VAE and c(z | y).
+        task: Makes observations.
+        card: Facts about the weights.
+    """
+
+    model: ConditionalModel
+    task: Task
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def contract(self) -> DataContract:
+        """What the model expects of images."""
+        return self.model.vae.contract
+
+    def to(self, device: torch.device | str) -> ImagePosterior:
+        """Move the weights; returns self."""
+        self.model.vae.to(device)
+        if isinstance(self.model.latents, nn.Module):
+            self.model.latents.to(device)
+        return self
+
+    def observe(
+        self, pixels: Tensor, mask: Tensor, case_ids: tuple[str, ...] | None = None
+    ) -> Observation:
+        """Make y from uint8 images (B,C,H,W) and masks (B,1,H,W), 1 = observed."""
+        return self.task.observe(pixels, mask, self.contract, case_ids)
+
+    def sample(
+        self,
+        observation: Observation,
+        n: int,
+        *,
+        temperature: float | Sequence[float] = 1.0,
+        seed: int = 0,
+        paste_observed: bool = True,
+        batch_size: int = 256,
+    ) -> Tensor:
+        """Draw completions.
+
+        Completion k of a case depends on (seed, case id, k) and on nothing else: chunking, batching
+        and `n` do not matter.
+
+        Args:
+            observation: B cases.
+            n: S, completions per case.
+            temperature: Multiplies the standard deviation of every latent; one number, or one per
+                group. The posterior is temperature 1.
+            seed: Any integer.
+            paste_observed: Copy observed pixels exactly; False shows the model's raw output.
+            batch_size: Images decoded at a time.
+
+        Returns:
+            uint8 (S,B,C,H,W) on the CPU.
+
+        Raises:
+            ConfigurationError: n or batch_size below 1, a negative temperature, a wrong number of
+                temperatures.
+        """
+        c = self.contract
+        result = torch.empty(n, len(observation), c.channels, c.size, c.size, dtype=torch.uint8)
+        for cases, ks, pixels in self.stream(
+            observation,
+            n,
+            temperature=temperature,
+            seed=seed,
+            paste_observed=paste_observed,
+            batch_size=batch_size,
+        ):
+            result[ks, cases] = pixels
+        return result
+
+    def stream(
+        self,
+        observation: Observation,
+        n: int,
+        *,
+        temperature: float | Sequence[float] = 1.0,
+        seed: int = 0,
+        paste_observed: bool = True,
+        batch_size: int = 256,
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield completions chunk by chunk; see `sample` for the arguments.
+
+        Yields:
+            Case numbers (P), completion numbers (P) and uint8 (P,C,H,W), P <= batch_size. The partial
+            encoder runs once per case whatever n is; all completions of a case follow each other.
+        """
+        check_positive("n", n)
+        check_positive("batch_size", batch_size)
+        t = self._temperature(temperature)
+        vae = self.model.vae
+        observation = observation.to(vae.device, vae.dtype)
+        for start in range(0, len(observation), batch_size):
+            part = observation.part(start, start + batch_size)
+            with torch.no_grad(), explain_out_of_memory("sampling.batch_size", batch_size):
+                features = self.model.latents.encode(part.condition)
+            pairs = torch.cartesian_prod(torch.arange(len(part)), torch.arange(n)).reshape(-1, 2)
+            for pair in pairs.split(batch_size):
+                cases, ks = pair[:, 0], pair[:, 1]
+                here = cases.to(vae.device)
+                with torch.no_grad(), explain_out_of_memory("sampling.batch_size", batch_size):
+                    pixels = self._decode(part, features, cases, ks, t, seed)
+                if paste_observed:
+                    pixels = composite(pixels, part.pixels[here], part.mask[here])
+                yield cases + start, ks, pixels.cpu()
+
+    def _decode(
+        self,
+        part: Observation,
+        features: dict[int, Tensor],
+        cases: Tensor,
+        ks: Tensor,
+        temperature: float | tuple[float, ...],
+        seed: int,
+    ) -> Tensor:
+        """uint8 (P,C,H,W) for P pairs of case and completion."""
+        vae = self.model.vae
+        latents, uniforms = self._noise(part, cases, ks, seed)
+        latents = latents.to(vae.device, vae.dtype)
+        position = 0
+
+        def noise(group: LatentGroup) -> Tensor:
+            nonlocal position
+            shape = group.latent_shape
+            count = math.prod(shape[1:])
+            position += count
+            return latents[:, position - count : position].reshape(shape)
+
+        here = cases.to(vae.device)
+        expanded = {size: activation[here] for size, activation in features.items()}
+        parameters = self.model.sample_output(expanded, len(cases), noise, temperature)
+        x = vae.likelihood.sample(parameters, uniforms.to(vae.device, vae.dtype))
+        return pixels_from_unit_range(x)
+
+    def _noise(
+        self, part: Observation, cases: Tensor, ks: Tensor, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Latent normals (P, all groups) and likelihood uniforms (P,·,H,W), in this fixed order.
+
+        Always drawn in float32 on the CPU, so that every device and precision sees the same noise.
+        """
+        vae, c = self.model.vae, self.contract
+        count = vae.architecture.latent_dimensions
+        shape = (vae.likelihood.noise_channels, c.size, c.size)
+        normals, uniforms = torch.empty(len(cases), count), torch.empty(len(cases), *shape)
+        for row, (case, k) in enumerate(zip(cases.tolist(), ks.tolist(), strict=True)):
+            generator = _generator(seed, part.case_ids[case], str(k))
+            torch.randn(count, generator=generator, out=normals[row])
+            torch.rand(shape, generator=generator, out=uniforms[row])
+        return normals, uniforms
+
+    def _temperature(self, value: float | Sequence[float]) -> float | tuple[float, ...]:
+        groups = len(self.model.vae.architecture.decoder_blocks)
+        values = (float(value),) if isinstance(value, (int, float)) else tuple(map(float, value))
+        if isinstance(value, Sequence) and len(values) != groups:
+            raise ConfigurationError(
+                f"temperature with {len(values)} values: expected one number or {groups}, one per "
+                "latent group"
+            )
+        for number in values:
+            check_positive("temperature", number, zero=True)
+        return values if isinstance(value, Sequence) else values[0]
+
+    def summarise(
+        self,
+        observation: Observation,
+        n: int,
+        *,
+        quantiles: Sequence[float] = (0.05, 0.5, 0.95),
+        temperature: float | Sequence[float] = 1.0,
+        seed: int = 0,
+        paste_observed: bool = True,
+        batch_size: int = 256,
+    ) -> PosteriorSummary:
+        """Mean, standard deviation and quantile maps of n completions, never holding n images.
+
+        Quantiles are exact: the counts of the 256 grey levels are kept per pixel of the cases at
+        hand. Memory is B * C * H * W * 256 counts, whatever n is.
+
+        Args:
+            observation: B cases.
+            n: S, at least 2.
+            quantiles: Levels in [0, 1].
+            temperature: See `sample`.
+            seed: See `sample`; the summary is of exactly the completions `sample` gives.
+            paste_observed: See `sample`.
+            batch_size: See `sample`.
+
+        Raises:
+            ConfigurationError: n below 2 or a level outside [0, 1].
+        """
+        if n < 2:
+            raise ConfigurationError(f"n = {n!r}: a standard deviation needs at least 2 completions")
+        for level in quantiles:
+            if not 0.0 <= level <= 1.0:
+                raise ConfigurationError(f"quantile level {level!r}: expected in [0, 1]")
+        c = self.contract
+        shape = (len(observation), c.channels, c.size, c.size)
+        counts = np.zeros((*shape, 256), dtype=np.uint16 if n < 2**16 else np.uint32)
+        index = np.indices(shape[1:])
+        for cases, _, pixels in self.stream(
+            observation,
+            n,
+            temperature=temperature,
+            seed=seed,
+            paste_observed=paste_observed,
+            batch_size=batch_size,
+        ):
+            for case, image in zip(cases.tolist(), pixels.numpy(), strict=True):
+                counts[(case, *index, image)] += 1
+        return _summary_of_counts(counts, n, quantiles)
+
+    def bound(
+        self, pixels: Tensor, observation: Observation, *, seed: int = 0, batch_size: int = 256
+    ) -> BoundTerms:
+        """Bound log p(x~ | y) from above in nats, one draw from q per case.
+
+        Args:
+            pixels: uint8 (B,C,H,W), the whole truths.
+            observation: Of the same images.
+            seed: With the case id decides the draw.
+            batch_size: Cases at a time.
+        """
+        self.contract.check(pixels)
+        check_positive("batch_size", batch_size)
+        parts = [
+            self._bound(pixels[s : s + batch_size], observation.part(s, s + batch_size), seed)
+            for s in range(0, len(observation), batch_size)
+        ]
+        rate, predicted, everything = (torch.cat(terms) for terms in zip(*parts, strict=True))
+        return BoundTerms(
+            rate,
+            predicted,
+            everything,
+            observation.predicted_dimensions.cpu(),
+            self.contract.dimensions,
+        )
+
+    @torch.no_grad()
+    def _bound(
+        self, pixels: Tensor, observation: Observation, seed: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        vae = self.model.vae
+        observation = observation.to(vae.device, vae.dtype)
+        pixels = pixels.to(vae.device)
+        generators = [_generator(seed, case_id, "bound") for case_id in observation.case_ids]
+
+        def noise(group: LatentGroup) -> Tensor:
+            draws = [torch.randn(group.latent_shape[1:], generator=g) for g in generators]
+            return torch.stack(draws).to(vae.device, vae.dtype)
+
+        rate, output = self.model.rate_nats(pixels, observation.condition, noise)
+        nats = vae.pixel_nats(output, pixels)
+        hidden = (~observation.mask[:, 0]).to(nats.dtype)
+        return (
+            rate.double().cpu(),
+            (nats * hidden).sum(dim=(1, 2)).double().cpu(),
+            nats.sum(dim=(1, 2)).double().cpu(),
+        )
+
+
+def _summary_of_counts(
+    counts: np.ndarray[Any, Any], n: int, quantiles: Sequence[float]
+) -> PosteriorSummary:
+    """Moments and quantiles of grey-level counts (B,C,H,W,256)."""
+    levels = np.arange(256.0)
+    mean = counts @ levels / n
+    second = counts @ levels**2 / n
+    variance = np.maximum(second - mean**2, 0.0) * n / (n - 1)
+    cumulative = counts.cumsum(axis=-1, dtype=np.uint32)
+    maps = {
+        level: torch.from_numpy(
+            (cumulative >= max(1, math.ceil(level * n))).argmax(axis=-1).astype(np.uint8)
+        )
+        for level in quantiles
+    }
+    return PosteriorSummary(
+        torch.from_numpy(mean.astype(np.float32)),
+        torch.from_numpy(np.sqrt(variance).astype(np.float32)),
+        maps,
+        n,
+    )

@@ -1,0 +1,70 @@
+"""Settings of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from condvae.configuration import ConfigurationError, check_choice, check_positive
+
+__all__ = ["TrainingConfig"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Optimisation settings; everything that changes the resulting weights is here.
+
+    Attributes:
+        steps: Updates in all.
+        batch_size: Images per update.
+        learning_rate: Peak rate of AdamW.
+        betas: AdamW's averaging constants; (0.9, 0.9) as published.
+        weight_decay: AdamW's decoupled decay.
+        warmup_steps: Linear rise of the rate from 0.
+        schedule: ``constant`` after the warm-up (published) or ``cosine`` to zero.
+        ema_decay: Averaging of trainable weights, 0 = none. Results always use the average.
+        ema_warmup: Start with short averages, min(ema_decay, (1 + t) / (10 + t)); without it the
+            random start keeps a weight of ema_decay^steps.
+        clip_norm: Gradients are scaled down to this norm.
+        skip_rule: When to leave an update out. ``adaptive``: norm above `skip_threshold` times the
+            median of recent norms. ``published``: norm above `skip_threshold` itself. ``none``.
+            Non-finite gradients are always left out.
+        skip_threshold: See `skip_rule`.
+        max_skips: So many updates in a row are left out at most; the next one is taken, clipped. The
+            published rule alone freezes training for ever once norms stay high (vdvae issue 25).
+        precision: ``float32`` or ``bfloat16`` (autocast; weights and KL stay float32).
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between metric records.
+        validate_every: Steps between validations, 0 = only at the end.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.9)
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    schedule: str = "constant"
+    ema_decay: float = 0.999
+    ema_warmup: bool = True
+    clip_norm: float = 200.0
+    skip_rule: str = "adaptive"
+    skip_threshold: float = 10.0
+    max_skips: int = 10
+    precision: str = "float32"
+    checkpoint_every: int = 200
+    log_every: int = 20
+    validate_every: int = 0
+
+    def __post_init__(self) -> None:
+        names = ("steps", "batch_size", "learning_rate", "clip_norm", "skip_threshold")
+        for name in (*names, "checkpoint_every", "log_every", "max_skips"):
+            check_positive(name, getattr(self, name))
+        for name in ("weight_decay", "warmup_steps", "validate_every"):
+            check_positive(name, getattr(self, name), zero=True)
+        check_choice("schedule", self.schedule, ("constant", "cosine"))
+        check_choice("skip_rule", self.skip_rule, ("adaptive", "published", "none"))
+        check_choice("precision", self.precision, ("float32", "bfloat16"))
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ConfigurationError(f"ema_decay = {self.ema_decay!r}: expected in [0, 1)")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ConfigurationError(f"betas = {self.betas!r}: expected two numbers in [0, 1)")

@@ -1,0 +1,26 @@
+"""A VAE before its first update."""
+
+from __future__ import annotations
+
+import torch
+
+from condvae.images import DataContract
+from condvae.vdvae.architecture import Architecture
+from condvae.vdvae.model import VDVAE
+
+__all__ = ["new_vae"]
+
+
+def new_vae(architecture: Architecture, mean: float, std: float, seed: int) -> VDVAE:
+    """Build a randomly initialised VAE; the global generator is left as it was.
+
+    Args:
+        architecture: Shapes.
+        mean: Of training pixels on the 0-255 scale.
+        std: Of the same.
+        seed: Of the initial weights.
+    """
+    contract = DataContract(architecture.channels, architecture.image_size, mean, std)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VDVAE(architecture, contract)

@@ -1,0 +1,237 @@
+"""The training loop: idempotent, resumable, deterministic on one machine.
+
+`fit` may be killed at any instant; called again with the same arguments it goes on from the newest
+checkpoint and ends with the same weights. Called once more when finished, it does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from condvae.files import open_atomic
+from condvae.training.acceleration import explain_out_of_memory
+from condvae.training.callbacks import Callback
+from condvae.training.config import TrainingConfig
+from condvae.training.ema import WeightAverage
+from condvae.training.guard import UpdateGuard
+from condvae.training.state import CheckpointFolder
+
+__all__ = ["FitResult", "Objective", "fit", "learning_rate_at"]
+
+
+class Objective(Protocol):
+    """What is trained and how its loss is computed."""
+
+    name: str
+    module: nn.Module
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one step and metrics to log; a pure function of the weights and `step`."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Scores on held-out images, with the averaged weights in place; always the same images."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training gave.
+
+    Attributes:
+        weights: Averaged trainable weights by name.
+        history: One record per logged step: ``step, images_seen`` and metrics.
+        resumed_from: Step the run started from in this process.
+        images_per_second: Over this process's steps, None when there were none.
+    """
+
+    weights: dict[str, Tensor]
+    history: list[dict[str, float]]
+    resumed_from: int
+    images_per_second: float | None
+
+
+def learning_rate_at(config: TrainingConfig, step: int) -> float:
+    """Rate of 0-based `step`: linear warm-up, then constant or half a cosine down to zero."""
+    rate = config.learning_rate
+    if step < config.warmup_steps:
+        return rate * (step + 1) / config.warmup_steps
+    if config.schedule == "cosine":
+        span = max(1, config.steps - config.warmup_steps)
+        rate *= 0.5 * (1.0 + math.cos(math.pi * (step - config.warmup_steps) / span))
+    return rate
+
+
+class _History:
+    """Metric records in ``metrics.jsonl``; on resume, records after the checkpoint are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.records: list[dict[str, float]] = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    break  # the line a kill cut short is the last one
+                if record["step"] <= step:
+                    self.records.append(record)
+        with open_atomic(path) as file:
+            for record in self.records:
+                file.write((json.dumps(record) + "\n").encode())
+
+    def append(self, record: dict[str, float]) -> None:
+        self.records.append(record)
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+class _Run:
+    """State of one `fit` call."""
+
+    def __init__(self, config: TrainingConfig, objective: Objective) -> None:
+        self.config = config
+        self.objective = objective
+        self.parameters = [p for p in objective.module.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError(f"objective {objective.name!r} has no trainable parameters")
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self.average = WeightAverage(
+            objective.module, config.ema_decay, warmup=config.ema_warmup
+        )
+        self.guard = UpdateGuard(config)
+        self.step = 0
+
+    def update(self) -> dict[str, Tensor | float]:
+        """One optimisation step; returns its metrics."""
+        rate = learning_rate_at(self.config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss, metrics = self.objective.loss(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm))
+        if self.guard.take(norm):
+            self.optimizer.step()
+            self.average.update(self.step)
+        self.step += 1
+        return {
+            **metrics,
+            "loss": loss.detach(),
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "skipped_updates": float(self.guard.skipped),
+        }
+
+    def state(self) -> dict[str, Any]:
+        module = self.objective.module
+        return {
+            "trainable": {
+                n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad
+            },
+            "average": dict(self.average.values),
+            "optimizer": self.optimizer.state_dict(),
+            "guard": self.guard.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.objective.module.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(state["trainable"][name])
+        self.average.load(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.guard.load_state_dict(state["guard"])
+        self.step = int(state["step"])
+
+
+def fit(
+    config: TrainingConfig,
+    objective: Objective,
+    run_dir: Path,
+    fingerprint: str,
+    *,
+    callbacks: Sequence[Callback] = (),
+) -> FitResult:
+    """Train the parameters of `objective.module` that require gradients.
+
+    Args:
+        config: Optimisation settings.
+        objective: Loss and validation.
+        run_dir: Checkpoints and ``metrics.jsonl`` go here.
+        fingerprint: Hash of all that decides the outcome; guards `run_dir` against mixing runs.
+        callbacks: Listeners (progress, tracking).
+
+    Returns:
+        The averaged weights and the history.
+
+    Raises:
+        ConfigurationError: `run_dir` belongs to another run, or memory ran out.
+        TrainingDivergedError: Gradients stay non-finite.
+    """
+    run = _Run(config, objective)
+    folder = CheckpointFolder(run_dir, fingerprint)
+    saved = folder.load_latest(run.parameters[0].device)
+    if saved is not None:
+        run.load(saved)
+    resumed_from = run.step
+    history = _History(run_dir / "metrics.jsonl", run.step)
+    started = time.perf_counter()
+    for callback in callbacks:
+        callback.on_start(objective.name, run.step, config.steps, config.batch_size)
+    try:
+        with explain_out_of_memory("training.batch_size", config.batch_size):
+            while run.step < config.steps:
+                metrics = run.update()
+                last = run.step == config.steps
+                for callback in callbacks:
+                    callback.on_step(run.step)
+                validate = last or (
+                    config.validate_every > 0 and run.step % config.validate_every == 0
+                )
+                if validate or run.step % config.log_every == 0:
+                    _record(run, metrics, history, callbacks, validate=validate)
+                if last or run.step % config.checkpoint_every == 0:
+                    folder.save(run.step, run.state())
+    finally:
+        for callback in callbacks:
+            callback.on_end()
+    done = run.step - resumed_from
+    rate = done * config.batch_size / (time.perf_counter() - started) if done else None
+    return FitResult(dict(run.average.values), history.records, resumed_from, rate)
+
+
+def _record(
+    run: _Run,
+    metrics: Mapping[str, Tensor | float],
+    history: _History,
+    callbacks: Sequence[Callback],
+    *,
+    validate: bool,
+) -> None:
+    """Write one history record and tell the callbacks."""
+    values = {f"train/{name}": float(value) for name, value in metrics.items()}
+    if validate:
+        with run.average.applied(), torch.no_grad():
+            scores = run.objective.validate()
+        values.update({f"validation/{name}": float(value) for name, value in scores.items()})
+    values = {name: value for name, value in values.items() if math.isfinite(value)}
+    history.append(
+        {"step": run.step, "images_seen": run.step * run.config.batch_size, **values}
+    )
+    for callback in callbacks:
+        callback.on_metrics(run.step, values)

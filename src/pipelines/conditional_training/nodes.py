@@ -1,0 +1,89 @@
+"""Train the partial encoder against the frozen VAE and write the posterior's folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from condvae.conditional import ConditionalModel, PartialEncoder, initialise
+from condvae.configuration import read_config
+from condvae.data.store import open_images
+from condvae.files import fingerprint
+from condvae.model_folder import load_vae, save_posterior
+from condvae.posterior import ImagePosterior
+from condvae.tasks import task_named
+from condvae.tasks.mask_sampling import MaskConfig, draw_masks
+from condvae.training import TrainingConfig, fit
+from condvae.training.acceleration import resolve_device
+from condvae.training.conditioning import ForwardKL
+from condvae.vdvae.checkpoints import load_strictly
+from pipelines.parameters import ModelConfig, TaskConfig
+from pipelines.tracking import training_callbacks
+
+
+def train_partial_encoder(
+    image_store: dict[str, Any],
+    pretrained_vae: dict[str, Any],
+    model: dict[str, Any],
+    task: dict[str, Any],
+    masks: dict[str, Any],
+    training: dict[str, Any],
+    folders: dict[str, str],
+    device: str,
+    seed: int,
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Train (or go on training) c(z | y); return the posterior's description and the history."""
+    images = open_images(Path(image_store["folder"]))
+    vae, _ = load_vae(pretrained_vae["folder"], resolve_device(device))
+    config = read_config(TrainingConfig, training, "training")
+    mask_config = read_config(MaskConfig, masks, "masks")
+    how = read_config(ModelConfig, model, "model").initialisation
+    conditional_task = task_named(read_config(TaskConfig, task, "task").name)
+    identity = {
+        "training": asdict(config),
+        "masks": asdict(mask_config),
+        "initialisation": how,
+        "task": conditional_task.name,
+        "vae": pretrained_vae["sha256"],
+        "data": images.fingerprint,
+        "seed": seed,
+    }
+    run = fingerprint(identity)
+    partial = PartialEncoder(vae, conditional_task.condition_channels(vae.contract))
+    initialise(partial, vae, how, seed)
+    partial.to(vae.device)
+    train, validation = images.indices("train"), images.indices("validation")
+    size = vae.contract.size
+    objective = ForwardKL(
+        vae,
+        partial,
+        conditional_task,
+        images.pixels,
+        train,
+        validation,
+        draw_masks(mask_config, size, mask_config.pool, seed),
+        draw_masks(mask_config, size, len(validation), seed + 1),
+        config,
+        seed,
+    )
+    root = Path(folders["models"]) / "inpaint"
+    result = fit(config, objective, root / "training" / run[:12], run, callbacks=training_callbacks())
+    load_strictly(partial, result.weights, "averaged weights")
+    posterior = ImagePosterior(ConditionalModel(vae, partial.eval()), conditional_task)
+    facts = {
+        "name": image_store["name"],
+        "weights_source": {"command": "kedro run --pipeline=inpaint", "run": run, **identity},
+        "vae": pretrained_vae["name"],
+        "validation": {k: v for k, v in result.history[-1].items() if "validation" in k},
+    }
+    card = save_posterior(root / "posterior", posterior, facts)
+    description = {
+        "folder": str(root / "posterior"),
+        "sha256": card["sha256"],
+        "task": conditional_task.name,
+        "vae": pretrained_vae["name"],
+        "vae_sha256": pretrained_vae["sha256"],
+        "images_per_second": result.images_per_second,
+    }
+    return description, result.history

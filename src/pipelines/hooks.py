@@ -1,0 +1,75 @@
+"""Kedro hooks: parameters are checked before work starts; what a run made is logged to MLflow."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import click
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.pipeline.node import Node
+
+from condvae.configuration import ConfigurationError
+from pipelines import tracking
+from pipelines.parameters import check_parameters
+
+__all__ = ["ParameterHooks", "TrackingHooks"]
+
+log = logging.getLogger(__name__)
+
+
+class ParameterHooks:
+    """Refuses unknown or wrong parameters before any node, and any MLflow run, starts."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Check every parameter; a mistake ends the command with one line that names it."""
+        try:
+            check_parameters(context.params)
+        except ConfigurationError as error:
+            raise click.ClickException(str(error)) from None
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self, error: Exception) -> None:
+        """End with one line instead of a traceback when the mistake is the user's.
+
+        Last, so that kedro-mlflow has closed its run as failed before.
+        """
+        if isinstance(error, ConfigurationError):
+            raise click.ClickException(str(error)) from None
+
+
+class TrackingHooks:
+    """Adds to kedro-mlflow's run what it does not log: provenance, scores, pictures, models."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        """Tag the run that kedro-mlflow has started."""
+        tracking.begin_run(run_params)
+
+    @hook_impl(tryfirst=True)
+    def after_pipeline_run(self) -> None:
+        """Stop what runs beside the pipeline, before kedro-mlflow closes the run."""
+        tracking.end_run()
+
+    @hook_impl(tryfirst=True)
+    def on_pipeline_error(self) -> None:
+        """The same when a node has failed."""
+        tracking.end_run()
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Remember when a node began."""
+        self._started[node.name] = time.perf_counter()
+
+    @hook_impl
+    def after_node_run(self, node: Node, outputs: dict[str, Any]) -> None:
+        """Log durations, hashes, scores and files as soon as they exist."""
+        tracking.record_stage(node.name, time.perf_counter() - self._started[node.name])
+        for name, value in outputs.items():
+            tracking.log_output(name, value)

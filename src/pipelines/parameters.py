@@ -1,0 +1,179 @@
+"""Every parameter of the project, checked before any work starts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from condvae.conditional.partial_encoder import INITIALISATIONS
+from condvae.configuration import ConfigurationError, check_choice, check_positive, read_config
+from condvae.data.config import DataConfig
+from condvae.tasks import TASKS
+from condvae.tasks.mask_sampling import MaskConfig
+from condvae.training.acceleration import resolve_device
+from condvae.training.config import TrainingConfig
+from condvae.vdvae.architecture import architecture_named
+
+__all__ = [
+    "EvaluationConfig",
+    "FeatureConfig",
+    "ManifestConfig",
+    "ModelConfig",
+    "SamplingConfig",
+    "WeightsConfig",
+    "check_parameters",
+]
+
+SAMPLERS = ("ipa", "untrained", "prior")
+
+
+@dataclass(frozen=True)
+class FoldersConfig:
+    """Where results lie."""
+
+    images: str
+    features: str
+    evaluation: str
+    models: str
+    reporting: str
+    data_docs: str
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """Which weights are used.
+
+    Attributes:
+        vae: Registered name, model folder, or ``random``.
+        allow_untrained: Accept a VAE that was never trained.
+        posterior: What `evaluate` scores; None = the last trained posterior, else the bundled one.
+    """
+
+    vae: str = "digits"
+    allow_untrained: bool = False
+    posterior: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a new VAE and start of the partial encoder."""
+
+    architecture: str = "digits16"
+    initialisation: str = "copy"
+
+    def __post_init__(self) -> None:
+        architecture_named(self.architecture)
+        check_choice("initialisation", self.initialisation, INITIALISATIONS)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Which conditional task."""
+
+    name: str = "inpainting"
+
+    def __post_init__(self) -> None:
+        check_choice("name", self.name, TASKS)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How completions are drawn."""
+
+    temperature: float = 1.0
+    batch_size: int = 256
+    paste_observed: bool = True
+
+    def __post_init__(self) -> None:
+        check_positive("temperature", self.temperature, zero=True)
+        check_positive("batch_size", self.batch_size)
+
+
+@dataclass(frozen=True)
+class ManifestConfig:
+    """Size of an evaluation: cases per bin of observed share and completions per case."""
+
+    cases_per_bin: int
+    completions: int
+
+    def __post_init__(self) -> None:
+        check_positive("cases_per_bin", self.cases_per_bin)
+        if self.completions < 2:
+            raise ConfigurationError(
+                f"completions = {self.completions!r}: diversity needs at least 2"
+            )
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """The small network whose features the scores use; trained by the evaluation."""
+
+    features: int = 32
+    epochs: int = 30
+
+    def __post_init__(self) -> None:
+        check_positive("features", self.features)
+        check_positive("epochs", self.epochs)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated: `quick` by `inpaint`, `full` by `evaluate`."""
+
+    quick: ManifestConfig
+    full: ManifestConfig
+    feature_network: FeatureConfig = field(default_factory=FeatureConfig)
+    samplers: tuple[str, ...] = SAMPLERS
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        for sampler in self.samplers:
+            check_choice("samplers", sampler, SAMPLERS)
+        if "ipa" not in self.samplers:
+            raise ConfigurationError("samplers: expected 'ipa' among them, others are compared to it")
+        if not 0.0 < self.level < 1.0:
+            raise ConfigurationError(f"level = {self.level!r}: expected in (0, 1)")
+
+
+_SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "folders": FoldersConfig,
+    "weights": WeightsConfig,
+    "model": ModelConfig,
+    "task": TaskConfig,
+    "masks": MaskConfig,
+    "pretraining": TrainingConfig,
+    "training": TrainingConfig,
+    "sampling": SamplingConfig,
+    "evaluation": EvaluationConfig,
+}
+# Values that are no sections; mlflow_run_id continues an existing MLflow run.
+_VALUES: dict[str, type | tuple[type, ...]] = {
+    "device": str,
+    "seed": int,
+    "mlflow_run_id": (str, type(None)),
+}
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Check all parameters of a run.
+
+    Raises:
+        ConfigurationError: A section or key is unknown, a value has the wrong type or range, or
+            sections contradict each other; the message names the parameter.
+    """
+    known = [*_SECTIONS, *_VALUES]
+    for name, value in parameters.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise ConfigurationError(f"unknown parameter {name} ({hint})")
+        if name in _VALUES and (not isinstance(value, _VALUES[name]) or isinstance(value, bool)):
+            raise ConfigurationError(f"{name} = {value!r}: expected {_VALUES[name]}")
+    for name, section in _SECTIONS.items():
+        read_config(section, parameters.get(name), name)
+    if parameters["seed"] < 0:
+        raise ConfigurationError(f"seed = {parameters['seed']!r}: expected >= 0")
+    resolve_device(parameters["device"])

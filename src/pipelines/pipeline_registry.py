@@ -1,0 +1,44 @@
+"""The registered pipelines: named sums of the small ones."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline
+
+from pipelines import (
+    conditional_training,
+    data_preparation,
+    evaluation,
+    pretrained_weights,
+    pretraining,
+    reporting,
+)
+
+__all__ = ["register_pipelines"]
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Return pipelines by name; `inpaint` is the default.
+
+    `inpaint` prepares data, takes a pretrained VAE, trains the partial encoder, evaluates it on the
+    quick manifest and writes the report. `evaluate` scores the last posterior on the full manifest.
+    `pretrain` trains an unconditional VAE.
+    """
+    data = data_preparation.create_pipeline()
+    weights = pretrained_weights.create_pipeline()
+    training = conditional_training.create_pipeline()
+    report = reporting.create_pipeline()
+    inpaint = data + weights + training + evaluation.create_pipeline("quick") + report
+    evaluate = (
+        data + evaluation.create_stored_posterior_pipeline() + evaluation.create_pipeline("full")
+    ) + report
+    return {
+        "data_preparation": data,
+        "pretrained_weights": weights,
+        "conditional_training": training,
+        "evaluation": evaluation.create_pipeline("quick"),
+        "reporting": report,
+        "pretrain": data + pretraining.create_pipeline(),
+        "evaluate": evaluate,
+        "inpaint": inpaint,
+        "__default__": inpaint,
+    }

@@ -1,0 +1,5 @@
+"""Find the frozen VAE."""
+
+from pipelines.pretrained_weights.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,77 @@
+"""Train the unconditional VAE and write its model folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from condvae.configuration import ConfigurationError, read_config
+from condvae.data.store import open_images
+from condvae.files import fingerprint
+from condvae.model_folder import save_vae
+from condvae.training import TrainingConfig, fit
+from condvae.training.acceleration import resolve_device
+from condvae.training.initial import new_vae
+from condvae.training.pretraining import NegativeElbo, bits_per_dim
+from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.checkpoints import load_strictly
+from pipelines.parameters import ModelConfig
+from pipelines.tracking import log_metrics, training_callbacks
+
+
+def train_vae(
+    image_store: dict[str, Any],
+    model: dict[str, Any],
+    pretraining: dict[str, Any],
+    folders: dict[str, str],
+    device: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Train (or go on training) the VAE; return its folder, hash and test score."""
+    images = open_images(Path(image_store["folder"]))
+    name = read_config(ModelConfig, model, "model").architecture
+    architecture = architecture_named(name)
+    found = (image_store["channels"], image_store["image_size"])
+    if found != (architecture.channels, architecture.image_size):
+        raise ConfigurationError(
+            f"model.architecture = {name!r} is for {architecture.channels} x "
+            f"{architecture.image_size}² images, the data have {found[0]} x {found[1]}²"
+        )
+    config = read_config(TrainingConfig, pretraining, "pretraining")
+    identity = {
+        "training": asdict(config),
+        "architecture": asdict(architecture),
+        "data": images.fingerprint,
+        "seed": seed,
+    }
+    run = fingerprint(identity)
+    vae = new_vae(
+        architecture, image_store["training_mean"], image_store["training_std"], seed
+    ).to(resolve_device(device))
+    objective = NegativeElbo(
+        vae, images.pixels, images.indices("train"), images.indices("validation"), config, seed
+    )
+    root = Path(folders["models"]) / "vae"
+    result = fit(config, objective, root / "training" / run[:12], run, callbacks=training_callbacks())
+    load_strictly(vae, result.weights, "averaged weights")
+    test = images.indices("test")
+    bits, error = bits_per_dim(vae, images.pixels, test, config.batch_size, seed)
+    log_metrics({"test/bits_per_dim": bits, "test/bits_per_dim_standard_error": error})
+    facts = {
+        "name": image_store["name"],
+        "weights_source": {"command": "kedro run --pipeline=pretrain", "run": run, **identity},
+        "test_bits_per_dim": bits,
+        "test_bits_per_dim_standard_error": error,
+        "test_images": len(test),
+    }
+    folder = root / image_store["name"]
+    card = save_vae(folder, vae, facts)
+    return {
+        "folder": str(folder),
+        "sha256": card["sha256"],
+        "test_bits_per_dim": bits,
+        "test_bits_per_dim_standard_error": error,
+        "images_per_second": result.images_per_second,
+        "history": result.history,
+    }

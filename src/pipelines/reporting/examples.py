@@ -1,0 +1,71 @@
+"""Examples for the figures, read from stacked arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from condvae.configuration import ConfigurationError
+from condvae.plots import CompletionExample
+
+__all__ = ["SAMPLER_ORDER", "read_examples"]
+
+SAMPLER_ORDER = ("ipa", "untrained", "prior")
+_SHARED = ("case_ids", "bins", "labels", "masks", "truths")
+
+
+def read_examples(
+    arrays: Mapping[str, np.ndarray], per_bin: int
+) -> dict[str, list[CompletionExample]]:
+    """Take the first cases of each bin, from little observed to much.
+
+    Args:
+        arrays: `case_ids` (N,) text, `bins` (N,) integers 0 to 4, `labels` (N,) text (`""` for
+            none), `masks` (N,H,W) bool (true = observed), `truths` (N,H,W,C) uint8, and for every
+            sampler s `completions/s` (K,N,H,W,C) uint8, `mean/s` and `standard_deviation/s`
+            (N,H,W,C) floats in grey levels.
+        per_bin: Most cases of a bin.
+
+    Returns:
+        Sampler -> examples, the same cases for each; `ipa`, `untrained`, `prior` come first.
+
+    Raises:
+        ConfigurationError: An array is missing or arrays do not fit together.
+    """
+    prefix = "completions/"
+    samplers = [key.removeprefix(prefix) for key in arrays if key.startswith(prefix)]
+    needed = [f"{part}/{s}" for s in samplers for part in ("mean", "standard_deviation")]
+    missing = [key for key in (*_SHARED, *needed) if key not in arrays]
+    if missing or not samplers:
+        missing = missing or [f"{prefix}<sampler>"]
+        raise ConfigurationError(
+            f"examples lack {', '.join(missing)}; found {', '.join(sorted(arrays)) or 'nothing'}"
+        )
+    counts = {key: len(arrays[key]) for key in _SHARED} | {key: len(arrays[key]) for key in needed}
+    counts |= {prefix + s: arrays[prefix + s].shape[1] for s in samplers}
+    if len(set(counts.values())) > 1:
+        raise ConfigurationError(f"examples hold different numbers of cases: {counts}")
+    bins = np.asarray(arrays["bins"])
+    chosen = [int(i) for b in np.unique(bins) for i in np.flatnonzero(bins == b)[:per_bin]]
+    # The sort is stable: samplers of other names keep their order, behind the known ones.
+    order = {name: place for place, name in enumerate(SAMPLER_ORDER)}
+    samplers.sort(key=lambda name: order.get(name, len(order)))
+    return {s: [_read_example(arrays, s, index) for index in chosen] for s in samplers}
+
+
+def _read_example(arrays: Mapping[str, np.ndarray], sampler: str, index: int) -> CompletionExample:
+    mask = np.asarray(arrays["masks"][index], dtype=bool)
+    truth = arrays["truths"][index]
+    return CompletionExample(
+        case_id=str(arrays["case_ids"][index]),
+        bin=int(arrays["bins"][index]),
+        observed_share=float(mask.mean()),
+        observation=np.where(mask[..., None], truth, 0).astype(np.uint8),
+        mask=mask,
+        completions=arrays[f"completions/{sampler}"][:, index],
+        mean=arrays[f"mean/{sampler}"][index],
+        standard_deviation=arrays[f"standard_deviation/{sampler}"][index],
+        truth=truth,
+        label=str(arrays["labels"][index]) or None,
+    )

@@ -1,0 +1,28 @@
+"""Kedro settings of the project."""
+
+from pathlib import Path
+
+from kedro.config import OmegaConfigLoader
+
+from pipelines.hooks import ParameterHooks, TrackingHooks
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+# A packaged application has no checkout around it: then paths start where it is run.
+ROOT = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
+
+
+def _resolve_root(path: str = "") -> str:
+    """``${root:mlruns/mlflow.db}`` -> absolute path, whatever folder a session starts in."""
+    return str(ROOT / path)
+
+
+HOOKS = (ParameterHooks(), TrackingHooks())
+
+CONFIG_LOADER_CLASS = OmegaConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # Environments change single parameters; without this a section given twice would be replaced whole.
+    "merge_strategy": {"parameters": "soft", "mlflow": "soft"},
+    "custom_resolvers": {"root": _resolve_root},
+}

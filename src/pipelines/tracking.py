@@ -1,0 +1,236 @@
+"""MLflow: what a run logs beside kedro-mlflow's parameters, and streaming while nodes still work.
+
+Metrics that a node returns are lost when it crashes, so long work logs through callbacks, with a
+client and the run's id (MLflow's "active run" belongs to a thread).
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import torch
+from mlflow.entities import Metric
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from tqdm import tqdm
+
+__all__ = [
+    "MlflowMetrics",
+    "ProgressBar",
+    "begin_run",
+    "command",
+    "end_run",
+    "git_state",
+    "log_metrics",
+    "log_output",
+    "peak_memory_mib",
+    "progress_bar",
+    "record_stage",
+    "stage_seconds",
+    "training_callbacks",
+]
+
+_run_id: str | None = None
+_monitor: SystemMetricsMonitor | None = None
+_stages: dict[str, float] = {}
+
+# Facts of small JSON outputs that identify what a run used or made.
+_TAGS = {
+    "image_store": {"name": "data", "fingerprint": "data_fingerprint"},
+    "pretrained_vae": {"name": "weights", "sha256": "weights_sha256"},
+    "trained_vae": {"sha256": "trained_vae_sha256"},
+    "posterior": {"sha256": "posterior_sha256", "task": "task"},
+    "evaluation_manifest": {"sha256": "manifest_sha256"},
+    "feature_network": {"name": "extractor", "sha256": "extractor_sha256"},
+}
+# Outputs with a folder that is kept with the run, and its place among the artifacts.
+_FOLDERS = {
+    "posterior": "posterior",
+    "trained_vae": "vae",
+    "data_docs": "data_docs",
+    "report_files": "report",
+}
+
+
+def git_state() -> dict[str, str]:
+    """Commit and whether files differ from it; empty outside a repository."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return {
+            "git_commit": git("rev-parse", "HEAD"),
+            "git_dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+def command() -> str:
+    """The command of this process."""
+    return " ".join(["kedro", *sys.argv[1:]])
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def record_stage(name: str, seconds: float) -> None:
+    """Remember and log how long a node took."""
+    _stages[name] = seconds
+    log_metrics({f"seconds/{name}": seconds})
+
+
+def stage_seconds() -> dict[str, float]:
+    """Seconds of the nodes that have finished in this process."""
+    return dict(_stages)
+
+
+def begin_run(run_params: Mapping[str, Any]) -> None:
+    """Remember the active run and tag it with where and from what it is made."""
+    global _run_id, _monitor  # noqa: PLW0603 - one MLflow run per process, shared by all threads
+    run = mlflow.active_run()
+    _run_id = run.info.run_id if run else None
+    if _run_id is None:
+        return
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    facts = {
+        **git_state(),
+        "command": command(),
+        "environment": str(run_params.get("env") or "local"),
+        "gpu": gpu,
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+    }
+    mlflow.set_tags(facts)
+    # Not mlflow.enable_system_metrics_logging: kedro-mlflow enters the run again for every node, and
+    # each time would start one more monitor.
+    _monitor = SystemMetricsMonitor(_run_id)
+    _monitor.start()
+
+
+def end_run() -> None:
+    """Stop recording processor, memory and GPU use."""
+    global _monitor  # noqa: PLW0603
+    if _monitor is not None:
+        _monitor.finish()
+        _monitor = None
+
+
+def log_metrics(values: Mapping[str, float], step: int = 0) -> None:
+    """Log numbers to the current run; does nothing without one."""
+    if _run_id is None or not values:
+        return
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
+    mlflow.MlflowClient().log_batch(_run_id, metrics=metrics)
+
+
+def log_output(name: str, value: Any) -> None:
+    """Log what a node has returned under the dataset `name`."""
+    if _run_id is None:
+        return
+    client = mlflow.MlflowClient()
+    for key, tag in _TAGS.get(name, {}).items():
+        if key in value:
+            client.set_tag(_run_id, tag, str(value[key]))
+    if name in _FOLDERS:
+        client.log_artifacts(_run_id, str(value["folder"]), _FOLDERS[name])
+    if name == "metrics":
+        log_metrics(_metric_names(value))
+
+
+def _metric_names(table: pd.DataFrame) -> dict[str, float]:
+    """``eval/<bin>/<metric>/<extractor>`` for the posterior, ``eval_<sampler>/...`` for the others."""
+    names = {}
+    for row in table.itertuples():
+        root = "eval" if row.sampler == "ipa" else f"eval_{row.sampler}"
+        names[f"{root}/{row.bin}/{row.metric}/{row.extractor}"] = float(row.value)
+    return names
+
+
+class MlflowMetrics:
+    """Training callback that streams metrics to the current run."""
+
+    def __init__(self) -> None:
+        self._clock = 0.0
+        self._step = 0
+        self._batch_size = 0
+
+    def on_start(self, name: str, step: int, steps: int, batch_size: int) -> None:
+        """Start the clock."""
+        del name, steps
+        self._clock, self._step, self._batch_size = time.perf_counter(), step, batch_size
+
+    def on_step(self, step: int) -> None:
+        """Nothing: single steps are not logged."""
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log metrics and the rate since the last record."""
+        now = time.perf_counter()
+        rate = (step - self._step) * self._batch_size / max(now - self._clock, 1e-9)
+        self._clock, self._step = now, step
+        log_metrics({**metrics, "train/images_per_second": rate}, step)
+
+    def on_end(self) -> None:
+        """Nothing to close."""
+
+
+class ProgressBar:
+    """Training callback that shows steps, images/s, loss and the time left."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def on_start(self, name: str, step: int, steps: int, batch_size: int) -> None:
+        """Open the bar at the step reached so far."""
+        self._bar = progress_bar(
+            name, steps * batch_size, initial=step * batch_size, unit="img"
+        )
+        self._batch_size = batch_size
+
+    def on_step(self, step: int) -> None:
+        """Advance by one batch."""
+        if self._bar is not None:
+            self._bar.update(self._batch_size)
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show the latest values."""
+        if self._bar is not None:
+            shown = ("train/loss", "train/kl_nats", "train/bits_per_dim")
+            self._bar.set_postfix(
+                {k.split("/")[1]: f"{metrics[k]:.4g}" for k in shown if k in metrics}
+            )
+
+    def on_end(self) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def progress_bar(name: str, total: int, *, initial: int = 0, unit: str = "it") -> tqdm[Any]:
+    """A bar with rate and time left; on a file or pipe one line every ten seconds at most."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(total=total, initial=initial, desc=name, unit=unit, mininterval=interval)
+
+
+def training_callbacks() -> tuple[ProgressBar, MlflowMetrics]:
+    """What listens to every training run of the pipelines."""
+    return ProgressBar(), MlflowMetrics()

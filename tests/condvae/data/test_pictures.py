@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from condvae.data.pictures import UnreadablePictureError, read_picture
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    picture = Image.new("RGB", (3, 2), BLUE)
+    picture.putpixel((0, 0), RED)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to look at it
+    picture.save(tmp_path / "a.png", exif=exif)
+    pixels = read_picture(tmp_path / "a.png")
+    assert pixels.shape == (3, 2, 3)
+    assert tuple(pixels[0, 1]) == RED  # the top left corner goes to the top right
+    assert tuple(pixels[0, 0]) == BLUE
+
+
+def test_alpha_is_composited_on_black(tmp_path):
+    Image.new("RGBA", (2, 2), (200, 100, 50, 128)).save(tmp_path / "a.png")
+    pixels = read_picture(tmp_path / "a.png")
+    assert pixels.shape == (2, 2, 3)
+    np.testing.assert_allclose(pixels[0, 0], np.array([200, 100, 50]) * 128 / 255, atol=1)
+
+
+def test_grey_with_alpha_is_composited_too(tmp_path):
+    Image.new("LA", (2, 2), (200, 0)).save(tmp_path / "a.png")
+    assert not read_picture(tmp_path / "a.png").any()
+
+
+def test_palettes_are_resolved_and_their_transparent_entry_is_black(tmp_path):
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.putdata([0, 1])
+    picture.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), [[[10, 20, 30], [40, 50, 60]]])
+    picture.save(tmp_path / "b.png", transparency=1)
+    np.testing.assert_array_equal(read_picture(tmp_path / "b.png"), [[[10, 20, 30], [0, 0, 0]]])
+
+
+@pytest.mark.parametrize(("mode", "white"), [("1", 1), ("L", 255)])
+def test_grey_pictures_stay_grey(tmp_path, mode, white):
+    Image.new(mode, (3, 2), white).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), np.full((2, 3), 255))
+
+
+def test_other_colour_spaces_become_rgb(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg"), np.full((8, 8, 3), 255))
+
+
+def write_rgb_png_of_16_bits(path):
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    row = b"\0" + struct.pack(">HHH", 1000, 2000, 3000)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("name", ["grey.png", "grey.tif", "float.tif", "colour.png"])
+def test_more_than_8_bits_are_refused_by_name(tmp_path, name):
+    path = tmp_path / name
+    if name == "colour.png":
+        write_rgb_png_of_16_bits(path)
+    else:
+        kind = np.float32 if name.startswith("float") else np.uint16
+        Image.fromarray(np.full((4, 4), 1000, kind)).save(path)
+    with pytest.raises(UnreadablePictureError, match=rf"{name}: more than 8 bits per channel"):
+        read_picture(path)
+
+
+def test_broken_files_are_refused_by_name(tmp_path):
+    (tmp_path / "a.png").write_text("not a picture")
+    with pytest.raises(UnreadablePictureError, match=r"a\.png: cannot be read .*unreadable: skip"):
+        read_picture(tmp_path / "a.png")
