@@ -76,7 +76,7 @@ def read_config(cls: type[T], values: Mapping[str, Any] | None, where: str) -> T
         ) from None
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: PLR0911, PLR0912 - a case a type
     """Check `value` against a type hint; convert int -> float, list -> tuple, mapping -> dataclass."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -97,7 +97,9 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     elif origin is tuple:
         if isinstance(value, (list, tuple)):
             if len(arguments) == 2 and arguments[1] is Ellipsis:
-                return tuple(_convert(v, arguments[0], f"{where}[{i}]") for i, v in enumerate(value))
+                return tuple(
+                    _convert(v, arguments[0], f"{where}[{i}]") for i, v in enumerate(value)
+                )
             if len(value) == len(arguments):
                 pairs = enumerate(zip(value, arguments, strict=True))
                 return tuple(_convert(v, h, f"{where}[{i}]") for i, (v, h) in pairs)

@@ -38,6 +38,4 @@ class DiagonalGaussian:
         """KL(other || self) in nats, element by element (closed form)."""
         variance_ratio = torch.exp(2.0 * (other.log_std - self.log_std))
         standardised = (other.mean - self.mean) * torch.exp(-self.log_std)
-        return (
-            0.5 * (variance_ratio + standardised.square() - 1.0) + self.log_std - other.log_std
-        )
+        return 0.5 * (variance_ratio + standardised.square() - 1.0) + self.log_std - other.log_std

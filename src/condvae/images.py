@@ -80,7 +80,7 @@ def likelihood_target(
     pixels: Tensor, contract: DataContract, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """uint8 (B,C,H,W) -> the likelihood's target in [-1, 1], snapped to the contract's grid."""
-    levels = 2 ** (8 - contract.bits)
+    levels = float(1 << (8 - contract.bits))
     return (torch.floor(pixels.to(dtype) / levels) * levels - 127.5) / 127.5
 
 

@@ -176,7 +176,7 @@ class ImagePosterior:
             with torch.no_grad(), explain_out_of_memory("sampling.batch_size", batch_size):
                 features = self.model.latents.encode(part.condition)
             pairs = torch.cartesian_prod(torch.arange(len(part)), torch.arange(n)).reshape(-1, 2)
-            for pair in pairs.split(batch_size):
+            for pair in torch.split(pairs, batch_size):
                 cases, ks = pair[:, 0], pair[:, 1]
                 here = cases.to(vae.device)
                 with torch.no_grad(), explain_out_of_memory("sampling.batch_size", batch_size):
@@ -271,7 +271,9 @@ class ImagePosterior:
             ConfigurationError: n below 2 or a level outside [0, 1].
         """
         if n < 2:
-            raise ConfigurationError(f"n = {n!r}: a standard deviation needs at least 2 completions")
+            raise ConfigurationError(
+                f"n = {n!r}: a standard deviation needs at least 2 completions"
+            )
         for level in quantiles:
             if not 0.0 <= level <= 1.0:
                 raise ConfigurationError(f"quantile level {level!r}: expected in [0, 1]")

@@ -132,7 +132,9 @@ class EvaluationConfig:
         for sampler in self.samplers:
             check_choice("samplers", sampler, SAMPLERS)
         if "ipa" not in self.samplers:
-            raise ConfigurationError("samplers: expected 'ipa' among them, others are compared to it")
+            raise ConfigurationError(
+                "samplers: expected 'ipa' among them, others are compared to it"
+            )
         if not 0.0 < self.level < 1.0:
             raise ConfigurationError(f"level = {self.level!r}: expected in (0, 1)")
 

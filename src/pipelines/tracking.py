@@ -162,7 +162,7 @@ def _metric_names(table: pd.DataFrame) -> dict[str, float]:
     names = {}
     for row in table.itertuples():
         root = "eval" if row.sampler == "ipa" else f"eval_{row.sampler}"
-        names[f"{root}/{row.bin}/{row.metric}/{row.extractor}"] = float(row.value)
+        names[f"{root}/{row.bin}/{row.metric}/{row.extractor}"] = float(str(row.value))
     return names
 
 
@@ -201,9 +201,7 @@ class ProgressBar:
 
     def on_start(self, name: str, step: int, steps: int, batch_size: int) -> None:
         """Open the bar at the step reached so far."""
-        self._bar = progress_bar(
-            name, steps * batch_size, initial=step * batch_size, unit="img"
-        )
+        self._bar = progress_bar(name, steps * batch_size, initial=step * batch_size, unit="img")
         self._batch_size = batch_size
 
     def on_step(self, step: int) -> None:

@@ -72,7 +72,7 @@ def score_sampler(
     keep: Sequence[int] = (),
     kept_completions: int = 8,
     paste_observed: bool = True,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[CaseScores, Examples]:
     """Draw completions of every case and score them.
 

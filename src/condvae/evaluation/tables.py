@@ -173,7 +173,8 @@ def _paired_values(
 ) -> NDArray[np.float64] | None:
     """Values per case whose mean is the metric; the ratio's denominator is that of the group."""
     if metric == "bound_bits_per_unobserved_dim":
-        return score.values["bound_bits"][group] / score.predicted_dimensions[group].mean()
+        dimensions = float(score.predicted_dimensions[group].mean())
+        return score.values["bound_bits"][group] / dimensions
     return score.values[metric][group] if metric in score.values else None
 
 

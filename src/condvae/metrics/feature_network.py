@@ -139,7 +139,7 @@ def train_feature_network(
     seed: int = 0,
     device: torch.device | str = "cpu",
     held_out: tuple[Tensor, Tensor | None] | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Callable[[int, int, float], object] | None = None,
 ) -> tuple[FeatureNetwork, FeatureCard]:
     """Train a feature network; on one CPU thread the same arguments give the same weights.
 
@@ -270,7 +270,7 @@ def _fit(
     *,
     epochs: int,
     generator: torch.Generator,
-    progress: Callable[[int, int, float], None] | None,
+    progress: Callable[[int, int, float], object] | None,
 ) -> None:
     """Minimise the cross-entropy with AdamW under a warm-up and a cosine."""
     device = next(network.parameters()).device

@@ -45,14 +45,20 @@ class Inpainting:
         """
         contract.check(pixels)
         batch, _, height, width = pixels.shape
-        if mask.ndim != 4 or mask.shape[0] not in (1, batch) or mask.shape[1:] != (1, height, width):
+        if (
+            mask.ndim != 4
+            or mask.shape[0] not in (1, batch)
+            or mask.shape[1:] != (1, height, width)
+        ):
             raise ValueError(
                 f"mask of shape {tuple(mask.shape)}: expected ({batch} or 1, 1, {height}, {width})"
             )
         if mask.dtype != torch.bool:
             values = torch.unique(mask).tolist()
             if any(value not in (0, 1) for value in values):
-                raise ValueError(f"mask with values {values[:5]}: expected 0 (hole) and 1 (observed)")
+                raise ValueError(
+                    f"mask with values {values[:5]}: expected 0 (hole) and 1 (observed)"
+                )
             mask = mask.bool()
         mask = mask.to(pixels.device).expand(batch, -1, -1, -1)
         visible = encoder_input(pixels, contract) * mask

@@ -31,8 +31,15 @@ __all__ = ["FitResult", "Objective", "fit", "learning_rate_at"]
 class Objective(Protocol):
     """What is trained and how its loss is computed."""
 
-    name: str
-    module: nn.Module
+    @property
+    def name(self) -> str:
+        """Shown beside the progress bar."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """Its parameters that require gradients are trained."""
+        ...
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one step and metrics to log; a pure function of the weights and `step`."""
@@ -110,9 +117,7 @@ class _Run:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        self.average = WeightAverage(
-            objective.module, config.ema_decay, warmup=config.ema_warmup
-        )
+        self.average = WeightAverage(objective.module, config.ema_decay, warmup=config.ema_warmup)
         self.guard = UpdateGuard(config)
         self.step = 0
 
@@ -230,8 +235,6 @@ def _record(
             scores = run.objective.validate()
         values.update({f"validation/{name}": float(value) for name, value in scores.items()})
     values = {name: value for name, value in values.items() if math.isfinite(value)}
-    history.append(
-        {"step": run.step, "images_seen": run.step * run.config.batch_size, **values}
-    )
+    history.append({"step": run.step, "images_seen": run.step * run.config.batch_size, **values})
     for callback in callbacks:
         callback.on_metrics(run.step, values)

@@ -12,9 +12,7 @@ from condvae.images import to_nchw
 __all__ = ["load_pixels"]
 
 
-def load_pixels(
-    images: NDArray[np.uint8], rows: NDArray[np.int64], device: torch.device
-) -> Tensor:
+def load_pixels(images: NDArray[np.uint8], rows: NDArray[np.int64], device: torch.device) -> Tensor:
     """Copy rows of a (memory-mapped) uint8 (N,H,W,C) array to the device as uint8 (B,C,H,W)."""
     batch = torch.from_numpy(np.ascontiguousarray(images[rows]))
     return to_nchw(batch.to(device))

@@ -95,4 +95,3 @@ class NegativeElbo:
             self.module, self.images, self.validation_rows, self.config.batch_size, self.seed
         )
         return {"bits_per_dim": value, "bits_per_dim_standard_error": error}
-

@@ -4,4 +4,11 @@ from condvae.vdvae.architecture import ARCHITECTURES, Architecture, architecture
 from condvae.vdvae.decoder import LatentGroup
 from condvae.vdvae.model import VDVAE, ElboTerms
 
-__all__ = ["ARCHITECTURES", "VDVAE", "Architecture", "ElboTerms", "LatentGroup", "architecture_named"]
+__all__ = [
+    "ARCHITECTURES",
+    "VDVAE",
+    "Architecture",
+    "ElboTerms",
+    "LatentGroup",
+    "architecture_named",
+]

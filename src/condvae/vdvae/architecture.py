@@ -100,7 +100,9 @@ class Architecture:
         for item in filter(None, self.widths.split(",")):
             match = re.fullmatch(r"\s*(\d+):(\d+)\s*", item)
             if match is None:
-                raise ConfigurationError(f"widths = {self.widths!r}: {item!r} is not RESOLUTION:WIDTH")
+                raise ConfigurationError(
+                    f"widths = {self.widths!r}: {item!r} is not RESOLUTION:WIDTH"
+                )
             table[int(match[1])] = int(match[2])
         return table
 

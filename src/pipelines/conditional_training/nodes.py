@@ -68,7 +68,9 @@ def train_partial_encoder(
         seed,
     )
     root = Path(folders["models"]) / "inpaint"
-    result = fit(config, objective, root / "training" / run[:12], run, callbacks=training_callbacks())
+    result = fit(
+        config, objective, root / "training" / run[:12], run, callbacks=training_callbacks()
+    )
     load_strictly(partial, result.weights, "averaged weights")
     posterior = ImagePosterior(ConditionalModel(vae, partial.eval()), conditional_task)
     facts = {

@@ -121,7 +121,7 @@ def train_features(
                 to_nchw(torch.from_numpy(images.pixels[test])),
                 None if labels is None else labels[test],
             ),
-            progress=lambda done, total, loss: bar.update(),
+            progress=lambda *_: bar.update(),
         )
         bar.close()
         save_feature_network(folder, network, card)
@@ -154,7 +154,9 @@ def evaluate_samplers(
             )
     truths = to_nchw(torch.from_numpy(images.pixels[rows]))
     network, card = load_feature_network(feature_network["folder"], resolve_device(device))
-    labels = images.labels[rows] if images.labels is not None and card.task == "classifier" else None
+    labels = (
+        images.labels[rows] if images.labels is not None and card.task == "classifier" else None
+    )
     trained = load_posterior(posterior["folder"], resolve_device(device))
     keep = [
         i
@@ -244,7 +246,15 @@ def collect_facts(
         },
         "extractor": {
             name: feature_network[name]
-            for name in ("extractor", "features", "accuracy", "held_out", "images", "epochs", "sha256")
+            for name in (
+                "extractor",
+                "features",
+                "accuracy",
+                "held_out",
+                "images",
+                "epochs",
+                "sha256",
+            )
         },
         "seconds": {**tracking.stage_seconds(), "sampling": evaluation_facts["seconds"]},
         "peak_memory_mib": tracking.peak_memory_mib(),

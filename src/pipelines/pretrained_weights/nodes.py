@@ -44,5 +44,7 @@ def fetch_weights(
             f"weights.vae = {config.vae!r} takes {expected[0]} x {expected[1]}² images, the data have "
             f"{found[0]} x {found[1]}²: set data.channels and data.image_size, or another VAE"
         )
-    log.info("frozen VAE %s: %d parameters, sha256 %s", config.vae, card["parameters"], card["sha256"])
+    log.info(
+        "frozen VAE %s: %d parameters, sha256 %s", config.vae, card["parameters"], card["sha256"]
+    )
     return {"name": config.vae, "folder": folder, "sha256": card["sha256"]}

@@ -46,14 +46,16 @@ def train_vae(
         "seed": seed,
     }
     run = fingerprint(identity)
-    vae = new_vae(
-        architecture, image_store["training_mean"], image_store["training_std"], seed
-    ).to(resolve_device(device))
+    vae = new_vae(architecture, image_store["training_mean"], image_store["training_std"], seed).to(
+        resolve_device(device)
+    )
     objective = NegativeElbo(
         vae, images.pixels, images.indices("train"), images.indices("validation"), config, seed
     )
     root = Path(folders["models"]) / "vae"
-    result = fit(config, objective, root / "training" / run[:12], run, callbacks=training_callbacks())
+    result = fit(
+        config, objective, root / "training" / run[:12], run, callbacks=training_callbacks()
+    )
     load_strictly(vae, result.weights, "averaged weights")
     test = images.indices("test")
     bits, error = bits_per_dim(vae, images.pixels, test, config.batch_size, seed)
