@@ -25,6 +25,7 @@ from condvae.files import open_atomic, sha256_of_file, write_json
 from condvae.images import DataContract
 from condvae.posterior import ImagePosterior
 from condvae.tasks import task_named
+from condvae.training.acceleration import place
 from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.checkpoints import load_strictly
 from condvae.vdvae.model import VDVAE
@@ -152,7 +153,7 @@ def load_vae(
     card = read_card(folder, "vae")
     vae, state = _load_weights(folder, card)
     load_strictly(vae, state, str(folder))
-    return vae.to(device).eval().requires_grad_(False), card
+    return place(vae, device).eval().requires_grad_(False), card
 
 
 def load_posterior(folder: str | Path, device: torch.device | str = "cpu") -> ImagePosterior:
@@ -176,5 +177,6 @@ def load_posterior(folder: str | Path, device: torch.device | str = "cpu") -> Im
     for prefix, module in (("vae.", vae), ("partial.", partial)):
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         load_strictly(module, part, f"{folder} ({prefix}*)")
-    model = ConditionalModel(vae.eval().requires_grad_(False), partial.eval().requires_grad_(False))
-    return ImagePosterior(model, task, card).to(device)
+    for module in (vae, partial):
+        place(module, device).eval().requires_grad_(False)
+    return ImagePosterior(ConditionalModel(vae, partial), task, card)

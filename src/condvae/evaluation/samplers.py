@@ -5,6 +5,7 @@ from __future__ import annotations
 from condvae.conditional import ConditionalModel, PartialEncoder, UnconditionalLatents, initialise
 from condvae.configuration import check_choice
 from condvae.posterior import ImagePosterior
+from condvae.training.acceleration import place
 
 __all__ = ["SAMPLER_DEFINITIONS", "make_sampler"]
 
@@ -35,5 +36,5 @@ def make_sampler(name: str, posterior: ImagePosterior, seed: int) -> ImagePoster
         return ImagePosterior(ConditionalModel(vae, UnconditionalLatents()), posterior.task)
     partial = PartialEncoder(vae, posterior.task.condition_channels(posterior.contract))
     initialise(partial, vae, "random", seed)
-    partial.to(vae.device, vae.dtype).eval().requires_grad_(False)
+    place(partial.to(vae.dtype), vae.device).eval().requires_grad_(False)
     return ImagePosterior(ConditionalModel(vae, partial), posterior.task)

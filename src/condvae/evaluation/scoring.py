@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,15 @@ def score_sampler(
         np.concatenate(truth_features),
     )
     examples = _examples(
-        sampler, observation, keep, completions, kept_completions, temperature, seed, batch_size
+        sampler,
+        observation,
+        keep,
+        completions,
+        kept_completions,
+        temperature=temperature,
+        seed=seed,
+        paste_observed=paste_observed,
+        batch_size=batch_size,
     )
     return scores_of_cases, examples
 
@@ -164,21 +173,24 @@ def _examples(
     keep: Sequence[int],
     completions: int,
     kept_completions: int,
-    temperature: float,
-    seed: int,
-    batch_size: int,
+    **settings: Any,
 ) -> Examples:
     """Draw the kept cases once more: the same completions, because noise belongs to the case."""
-    parts = []
-    for case in keep:
-        one = observation.part(case, case + 1)
-        settings = {"temperature": temperature, "seed": seed, "batch_size": batch_size}
-        drawn = sampler.sample(one, min(completions, kept_completions), **settings)  # type: ignore[arg-type]
-        summary = sampler.summarise(one, completions, **settings)  # type: ignore[arg-type]
-        parts.append((drawn[:, 0], summary.mean[0], summary.standard_deviation[0]))
-    drawn_all, mean, deviation = zip(*parts, strict=True) if parts else ((), (), ())
-    return Examples(
-        np.stack([np.moveaxis(d.numpy(), 1, -1) for d in drawn_all], axis=1),
-        np.stack([np.moveaxis(m.numpy(), 0, -1) for m in mean]),
-        np.stack([np.moveaxis(d.numpy(), 0, -1) for d in deviation]),
+    c = sampler.contract
+    shape = (len(keep), c.size, c.size, c.channels)
+    kept = min(completions, kept_completions)
+    examples = Examples(
+        np.empty((kept, *shape), np.uint8),
+        np.empty(shape, np.float32),
+        np.empty(shape, np.float32),
     )
+    for index, case in enumerate(keep):
+        one = observation.part(case, case + 1)
+        drawn = sampler.sample(one, kept, **settings)
+        summary = sampler.summarise(one, completions, **settings)
+        examples.completions[:, index] = np.moveaxis(drawn[:, 0].numpy(), 1, -1)
+        examples.mean[index] = np.moveaxis(summary.mean[0].numpy(), 0, -1)
+        examples.standard_deviation[index] = np.moveaxis(
+            summary.standard_deviation[0].numpy(), 0, -1
+        )
+    return examples

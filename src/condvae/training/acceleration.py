@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from condvae.configuration import ConfigurationError
 
-__all__ = ["autocast", "explain_out_of_memory", "resolve_device"]
+__all__ = ["autocast", "explain_out_of_memory", "place", "resolve_device"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -29,6 +31,18 @@ def resolve_device(name: str) -> torch.device:
     if int(index or 0) >= available:
         raise ConfigurationError(f"device = {name!r}: this machine has {available} CUDA devices")
     return torch.device(name)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def place(module: M, device: torch.device | str) -> M:
+    """Move a network to a device, in the memory layout its convolutions run fastest in.
+
+    On a processor a step of these narrow networks takes 0.8 to 1.0 times as long channels last as
+    channels first (``benchmarks/memory_layout.py``); tensor cores want it too.
+    """
+    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:

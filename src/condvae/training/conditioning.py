@@ -16,8 +16,8 @@ from condvae.tasks.observation import Task
 from condvae.training.acceleration import autocast
 from condvae.training.config import TrainingConfig
 from condvae.training.pixels import load_pixels
-from condvae.training.randomness import latent_noise, rows_of_step, step_rng
-from condvae.vdvae.model import VDVAE
+from condvae.training.randomness import image_noise, latent_noise, rows_of_step, step_rng
+from condvae.vdvae.model import VDVAE, Noise
 
 __all__ = ["ForwardKL"]
 
@@ -39,6 +39,7 @@ class ForwardKL:
     """
 
     name = "conditional"
+    section = "training"
 
     def __init__(
         self,
@@ -68,7 +69,8 @@ class ForwardKL:
         """Mean KL of one batch, nats per dimension of x."""
         rows = rows_of_step(len(self.training_rows), self.config.batch_size, step, self.seed)
         chosen = step_rng(self.seed, step).integers(len(self.training_masks), size=len(rows))
-        rates = self._rates(self.training_rows[rows], self.training_masks[chosen], step)
+        noise = latent_noise(self.seed, step, self.vae.device, self.vae.dtype)
+        rates = self._rates(self.training_rows[rows], self.training_masks[chosen], noise)
         kl_nats = rates.sum(dim=1).mean()
         dimensions = self.vae.contract.dimensions
         return kl_nats / dimensions, {"kl_nats": kl_nats.detach()}
@@ -77,8 +79,9 @@ class ForwardKL:
         """KL in nats per image over the validation images with their fixed masks."""
         batch, values = self.config.batch_size, []
         for start in range(0, len(self.validation_rows), batch):
-            part = slice(start, start + batch)
-            rates = self._rates(self.validation_rows[part], self.validation_masks[part], start)
+            rows = self.validation_rows[start : start + batch]
+            noise = image_noise(self.seed, rows, self.vae.device, self.vae.dtype)
+            rates = self._rates(rows, self.validation_masks[start : start + batch], noise)
             values.append(rates.sum(dim=1).double().cpu())
         if not values:
             return {}
@@ -88,13 +91,12 @@ class ForwardKL:
             "kl_nats_standard_error": float(nats.std() / math.sqrt(len(nats))),
         }
 
-    def _rates(self, rows: NDArray[np.int64], masks: NDArray[np.bool_], step: int) -> Tensor:
+    def _rates(self, rows: NDArray[np.int64], masks: NDArray[np.bool_], noise: Noise) -> Tensor:
         """(B,L) KL of every group."""
         device = self.vae.device
         pixels = load_pixels(self.images, rows, device)
         mask = torch.from_numpy(masks).unsqueeze(1).to(device)
         observation = self.task.observe(pixels, mask, self.vae.contract)
-        noise = latent_noise(self.seed, step, device, self.vae.dtype)
         with autocast(self.config.precision, device):
             trunk = run_trunk(self.vae, pixels, noise)
             return forward_kl(trunk, self.module, observation.condition.to(self.vae.dtype))

@@ -37,6 +37,11 @@ class Objective(Protocol):
         ...
 
     @property
+    def section(self) -> str:
+        """Name of the parameters that set its `TrainingConfig`, for messages."""
+        ...
+
+    @property
     def module(self) -> nn.Module:
         """Its parameters that require gradients are trained."""
         ...
@@ -190,7 +195,7 @@ def fit(
     """
     run = _Run(config, objective)
     folder = CheckpointFolder(run_dir, fingerprint)
-    saved = folder.load_latest(run.parameters[0].device)
+    saved = folder.load_latest()
     if saved is not None:
         run.load(saved)
     resumed_from = run.step
@@ -199,7 +204,7 @@ def fit(
     for callback in callbacks:
         callback.on_start(objective.name, run.step, config.steps, config.batch_size)
     try:
-        with explain_out_of_memory("training.batch_size", config.batch_size):
+        with explain_out_of_memory(f"{objective.section}.batch_size", config.batch_size):
             while run.step < config.steps:
                 metrics = run.update()
                 last = run.step == config.steps

@@ -12,7 +12,7 @@ from torch import Tensor
 from condvae.training.acceleration import autocast
 from condvae.training.config import TrainingConfig
 from condvae.training.pixels import load_pixels
-from condvae.training.randomness import latent_noise, rows_of_step
+from condvae.training.randomness import image_noise, latent_noise, rows_of_step
 from condvae.vdvae.model import VDVAE
 
 __all__ = ["NegativeElbo", "bits_per_dim"]
@@ -27,13 +27,14 @@ def bits_per_dim(
         vae: The model.
         images: uint8 (N,H,W,C), possibly memory-mapped.
         rows: Images to score.
-        batch_size: Images per pass.
-        seed: Of the draws from q, one draw per image.
+        batch_size: Images per pass; the result does not depend on it beyond rounding.
+        seed: With the row decides the draw from q, one per image.
     """
     values = []
     for start in range(0, len(rows), batch_size):
-        pixels = load_pixels(images, rows[start : start + batch_size], vae.device)
-        noise = latent_noise(seed, start, vae.device, vae.dtype)
+        part = rows[start : start + batch_size]
+        pixels = load_pixels(images, part, vae.device)
+        noise = image_noise(seed, part, vae.device, vae.dtype)
         with torch.no_grad():
             values.append(vae.elbo(pixels, noise).negative_elbo_nats.double().cpu())
     bits = torch.cat(values) / (vae.contract.dimensions * math.log(2))
@@ -53,6 +54,7 @@ class NegativeElbo:
     """
 
     name = "pretrain"
+    section = "pretraining"
 
     def __init__(
         self,

@@ -47,6 +47,9 @@ class CheckpointFolder:
                 )
         else:
             write_json(marker, {"fingerprint": fingerprint, "format": FORMAT})
+        # A kill in the middle of a write leaves its temporary file, as large as a checkpoint.
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     def _files(self) -> list[tuple[int, Path]]:
         found = []
@@ -63,11 +66,15 @@ class CheckpointFolder:
         for _, path in self._files()[KEEP:]:
             path.unlink(missing_ok=True)
 
-    def load_latest(self, device: torch.device) -> dict[str, Any] | None:
-        """The newest readable state, or None; unreadable files are named in the log and passed over."""
+    def load_latest(self) -> dict[str, Any] | None:
+        """The newest readable state, or None; unreadable files are named in the log and passed over.
+
+        Tensors come on the CPU: AdamW keeps its step counts there, and counts on a GPU would make
+        every later update wait for it.
+        """
         for _, path in self._files():
             try:
-                state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 if state["format"] != FORMAT or state["fingerprint"] != self.fingerprint:
                     raise ValueError("written by another version or run")
             except Exception as error:

@@ -15,7 +15,7 @@ from condvae.posterior import ImagePosterior
 from condvae.tasks import task_named
 from condvae.tasks.mask_sampling import MaskConfig, draw_masks
 from condvae.training import TrainingConfig, fit
-from condvae.training.acceleration import resolve_device
+from condvae.training.acceleration import place, resolve_device
 from condvae.training.conditioning import ForwardKL
 from condvae.vdvae.checkpoints import load_strictly
 from pipelines.parameters import ModelConfig, TaskConfig
@@ -52,7 +52,7 @@ def train_partial_encoder(
     run = fingerprint(identity)
     partial = PartialEncoder(vae, conditional_task.condition_channels(vae.contract))
     initialise(partial, vae, how, seed)
-    partial.to(vae.device)
+    place(partial, vae.device)
     train, validation = images.indices("train"), images.indices("validation")
     size = vae.contract.size
     objective = ForwardKL(

@@ -11,7 +11,7 @@ from condvae.data.store import open_images
 from condvae.files import fingerprint
 from condvae.model_folder import save_vae
 from condvae.training import TrainingConfig, fit
-from condvae.training.acceleration import resolve_device
+from condvae.training.acceleration import place, resolve_device
 from condvae.training.initial import new_vae
 from condvae.training.pretraining import NegativeElbo, bits_per_dim
 from condvae.vdvae.architecture import architecture_named
@@ -46,9 +46,8 @@ def train_vae(
         "seed": seed,
     }
     run = fingerprint(identity)
-    vae = new_vae(architecture, image_store["training_mean"], image_store["training_std"], seed).to(
-        resolve_device(device)
-    )
+    vae = new_vae(architecture, image_store["training_mean"], image_store["training_std"], seed)
+    place(vae, resolve_device(device))
     objective = NegativeElbo(
         vae, images.pixels, images.indices("train"), images.indices("validation"), config, seed
     )
