@@ -21,6 +21,8 @@ class DiagonalGaussian:
     @classmethod
     def from_parameters(cls, parameters: Tensor) -> DiagonalGaussian:
         """Split (B,2Z,h,w) network outputs into mean (first Z channels) and log-std (last Z)."""
+        # A KL computed in half precision is wrong enough to come out negative.
+        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         mean, log_std = parameters.chunk(2, dim=1)
         return cls(mean, log_std)
 

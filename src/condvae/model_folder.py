@@ -54,11 +54,12 @@ def read_card(folder: str | Path, kind: str | None = None) -> dict[str, Any]:
             raise ConfigurationError(f"{folder} is not a model folder: {path.name} is missing")
     try:
         card: dict[str, Any] = json.loads(card_path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{card_path} is not valid JSON: {error}") from error
-    if card.get("format") != FORMAT:
+    found_format = card.get("format") if isinstance(card, dict) else None
+    if found_format != FORMAT:
         raise ConfigurationError(
-            f"{card_path}: format {card.get('format')!r}, this version reads {FORMAT}"
+            f"{card_path}: format {found_format!r}, this version reads {FORMAT}"
         )
     found = sha256_of_file(weights_path)
     if found != card.get("sha256"):
@@ -104,7 +105,7 @@ def save_posterior(
         state,
         "posterior",
         posterior.model.vae,
-        {"task": posterior.task.name, **facts},
+        {**facts, "task": posterior.task.name},
     )
 
 
@@ -114,10 +115,11 @@ def _save(
     data = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
     with open_atomic(folder / WEIGHTS) as file:
         file.write(data)
+    # Facts may be another model's card: what is true of this one overrides them.
     card = {
+        **facts,
         "format": FORMAT,
         "kind": kind,
-        **facts,
         "architecture": dataclasses.asdict(vae.architecture),
         "data_contract": dataclasses.asdict(vae.contract),
         "parameters": sum(v.numel() for v in state.values()),

@@ -137,6 +137,7 @@ class ImagePosterior:
             ConfigurationError: n or batch_size below 1, a negative temperature, a wrong number of
                 temperatures.
         """
+        check_positive("n", n)
         c = self.contract
         result = torch.empty(n, len(observation), c.channels, c.size, c.size, dtype=torch.uint8)
         for cases, ks, pixels in self.stream(
@@ -232,15 +233,18 @@ class ImagePosterior:
 
     def _temperature(self, value: float | Sequence[float]) -> float | tuple[float, ...]:
         groups = len(self.model.vae.architecture.decoder_blocks)
-        values = (float(value),) if isinstance(value, (int, float)) else tuple(map(float, value))
-        if isinstance(value, Sequence) and len(values) != groups:
+        if isinstance(value, (int, float, np.number)):
+            check_positive("temperature", value, zero=True)
+            return float(value)
+        values = tuple(map(float, value))
+        if len(values) != groups:
             raise ConfigurationError(
                 f"temperature with {len(values)} values: expected one number or {groups}, one per "
                 "latent group"
             )
         for number in values:
             check_positive("temperature", number, zero=True)
-        return values if isinstance(value, Sequence) else values[0]
+        return values
 
     def summarise(
         self,
@@ -303,8 +307,13 @@ class ImagePosterior:
             observation: Of the same images.
             seed: With the case id decides the draw.
             batch_size: Cases at a time.
+
+        Raises:
+            ConfigurationError: Images that do not fit the contract, or another number of them.
         """
         self.contract.check(pixels)
+        if len(pixels) != len(observation):
+            raise ConfigurationError(f"{len(pixels)} images for {len(observation)} observations")
         check_positive("batch_size", batch_size)
         parts = [
             self._bound(pixels[s : s + batch_size], observation.part(s, s + batch_size), seed)
@@ -342,6 +351,13 @@ class ImagePosterior:
         )
 
 
+def _rank(level: float, n: int) -> int:
+    """The smallest k >= 1 with k / n >= level."""
+    k = max(1, math.ceil(level * n))
+    # The product may have been rounded up: 0.07 * 100 > 7, although 7 / 100 >= 0.07.
+    return k - 1 if k > 1 and (k - 1) / n >= level else k
+
+
 def _summary_of_counts(
     counts: np.ndarray[Any, Any], n: int, quantiles: Sequence[float]
 ) -> PosteriorSummary:
@@ -352,9 +368,7 @@ def _summary_of_counts(
     variance = np.maximum(second - mean**2, 0.0) * n / (n - 1)
     cumulative = counts.cumsum(axis=-1, dtype=np.uint32)
     maps = {
-        level: torch.from_numpy(
-            (cumulative >= max(1, math.ceil(level * n))).argmax(axis=-1).astype(np.uint8)
-        )
+        level: torch.from_numpy((cumulative >= _rank(level, n)).argmax(axis=-1).astype(np.uint8))
         for level in quantiles
     }
     return PosteriorSummary(

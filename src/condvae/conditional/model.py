@@ -58,7 +58,8 @@ def run_trunk(vae: VDVAE, pixels: Tensor, noise: Noise, *, output: bool = False)
         def from_posterior(group: LatentGroup, h: Tensor) -> Tensor:
             posterior = group.block.posterior(h, activations[group.block.resolution])
             z = posterior.sample(noise(group))
-            hidden.append(h)
+            # The first hidden state is a parameter or a view of one, no_grad or not.
+            hidden.append(h.detach())
             posteriors.append(posterior)
             latents.append(z)
             return z

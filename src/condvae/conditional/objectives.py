@@ -7,11 +7,18 @@ from torch import Tensor
 
 from condvae.conditional.model import Trunk
 from condvae.conditional.partial_encoder import PartialEncoder
+from condvae.distributions import DiagonalGaussian
 
 __all__ = ["forward_kl"]
 
 
-def forward_kl(trunk: Trunk, partial: PartialEncoder, condition: Tensor) -> Tensor:
+def forward_kl(
+    trunk: Trunk,
+    partial: PartialEncoder,
+    condition: Tensor,
+    *,
+    log_std_floor: float | None = None,
+) -> Tensor:
     """KL(q(z | x) || c(z | y)) per group, z drawn from q: IPA's objective O_for.
 
     Minimising its mean over images and conditions minimises the mass-covering divergence
@@ -21,13 +28,21 @@ def forward_kl(trunk: Trunk, partial: PartialEncoder, condition: Tensor) -> Tens
         trunk: The frozen model's pass over the whole images.
         partial: Gradients go here and nowhere else.
         condition: (B,Cy,H,W).
+        log_std_floor: Count smaller log-stds of c as this value, gradients passing as if they were
+            not changed. Copied posterior heads meet inputs they never saw and start with log-stds
+            down to -26, where the KL overflows; a floor keeps gradients finite until they have
+            learned better. None = the exact KL.
 
     Returns:
-        (B,L) in nats.
+        (B,L) in nats; exact wherever no log-std is below the floor.
     """
     features = partial.encode(condition)
     rates = []
     for index, (h, posterior) in enumerate(zip(trunk.hidden, trunk.posteriors, strict=True)):
         conditional = partial.head(index).distribution(h, features[h.shape[2]])
+        if log_std_floor is not None:
+            log_std = conditional.log_std
+            lifted = log_std + (log_std.clamp(min=log_std_floor) - log_std).detach()
+            conditional = DiagonalGaussian(conditional.mean, lifted)
         rates.append(conditional.kl_from(posterior).flatten(1).sum(dim=1))
     return torch.stack(rates, dim=1)

@@ -113,7 +113,8 @@ def initialise(partial: PartialEncoder, vae: VDVAE, how: str, generator_seed: in
     check_choice("initialisation", how, INITIALISATIONS)
     if how == "random":
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator_seed)
+            # Not torch.manual_seed, which would also reseed every GPU.
+            torch.default_generator.manual_seed(generator_seed)
             fresh = PartialEncoder(vae, partial.condition_channels)
         partial.load_state_dict(fresh.state_dict())
         return

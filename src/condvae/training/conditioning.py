@@ -21,6 +21,9 @@ from condvae.vdvae.model import VDVAE, Noise
 
 __all__ = ["ForwardKL"]
 
+# Far below any log-std of a trained VDVAE's posterior; see `forward_kl`.
+LOG_STD_FLOOR = -8.0
+
 
 class ForwardKL:
     """Objective of conditional training: mean KL(q(z | x) || c(z | y)) in nats per dimension.
@@ -70,7 +73,8 @@ class ForwardKL:
         rows = rows_of_step(len(self.training_rows), self.config.batch_size, step, self.seed)
         chosen = step_rng(self.seed, step).integers(len(self.training_masks), size=len(rows))
         noise = latent_noise(self.seed, step, self.vae.device, self.vae.dtype)
-        rates = self._rates(self.training_rows[rows], self.training_masks[chosen], noise)
+        masks = self.training_masks[chosen]
+        rates = self._rates(self.training_rows[rows], masks, noise, LOG_STD_FLOOR)
         kl_nats = rates.sum(dim=1).mean()
         dimensions = self.vae.contract.dimensions
         return kl_nats / dimensions, {"kl_nats": kl_nats.detach()}
@@ -91,7 +95,13 @@ class ForwardKL:
             "kl_nats_standard_error": float(nats.std() / math.sqrt(len(nats))),
         }
 
-    def _rates(self, rows: NDArray[np.int64], masks: NDArray[np.bool_], noise: Noise) -> Tensor:
+    def _rates(
+        self,
+        rows: NDArray[np.int64],
+        masks: NDArray[np.bool_],
+        noise: Noise,
+        log_std_floor: float | None = None,
+    ) -> Tensor:
         """(B,L) KL of every group."""
         device = self.vae.device
         pixels = load_pixels(self.images, rows, device)
@@ -99,4 +109,5 @@ class ForwardKL:
         observation = self.task.observe(pixels, mask, self.vae.contract)
         with autocast(self.config.precision, device):
             trunk = run_trunk(self.vae, pixels, noise)
-            return forward_kl(trunk, self.module, observation.condition.to(self.vae.dtype))
+            condition = observation.condition.to(self.vae.dtype)
+            return forward_kl(trunk, self.module, condition, log_std_floor=log_std_floor)

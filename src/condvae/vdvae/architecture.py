@@ -28,6 +28,11 @@ class EncoderBlockSpec:
     resolution: int
     down_rate: int | None
 
+    @property
+    def resolution_after(self) -> int:
+        """Size of the block's output."""
+        return self.resolution // (self.down_rate or 1)
+
 
 @dataclass(frozen=True)
 class DecoderBlockSpec:
@@ -70,7 +75,7 @@ class Architecture:
             check_positive(name, getattr(self, name))
         self._check_encoder()
         self._check_decoder()
-        _ = self._width_table
+        self._check_widths()
 
     @property
     def encoder_blocks(self) -> tuple[EncoderBlockSpec, ...]:
@@ -130,11 +135,24 @@ class Architecture:
                     )
                 resolution //= block.down_rate
 
+    def _check_widths(self) -> None:
+        used = sorted({self.image_size, *(b.resolution_after for b in self.encoder_blocks)})
+        used_widths = [self.width_at(resolution) for resolution in used]
+        # Activations are padded where they get wider on the way up, never cut.
+        if used_widths != sorted(used_widths, reverse=True):
+            raise ConfigurationError(
+                f"widths = {self.widths!r} with width = {self.width}: {used_widths} at resolutions "
+                f"{used}, expected none smaller than at the next larger resolution"
+            )
+        narrowest = used_widths[-1]
+        if int(narrowest * self.bottleneck) < 1:
+            raise ConfigurationError(
+                f"bottleneck = {self.bottleneck!r}: leaves no channel of a width of {narrowest}"
+            )
+
     def _check_decoder(self) -> None:
         # The input convolution's output counts too: a decoder may start where no encoder block is.
-        available = {self.image_size}
-        for encoder_block in self.encoder_blocks:
-            available.add(encoder_block.resolution // (encoder_block.down_rate or 1))
+        available = {self.image_size, *(b.resolution_after for b in self.encoder_blocks)}
         seen: set[int] = set()
         for block in self.decoder_blocks:
             if block.resolution not in available:

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from condvae.conditional import (
+    INITIALISATIONS,
+    PartialEncoder,
+    UnconditionalLatents,
+    forward_kl,
+    initialise,
+    run_trunk,
+)
+from condvae.configuration import ConfigurationError
+from condvae.images import encoder_input
+from condvae.tasks import Inpainting
+
+
+def observe(vae, pixels, mask):
+    return Inpainting().observe(pixels, mask, vae.contract).to(vae.device, vae.dtype).condition
+
+
+def all_observed(pixels):
+    return torch.ones_like(pixels[:, :1])
+
+
+def partial_of(vae, seed=3):
+    torch.manual_seed(seed)
+    return PartialEncoder(vae, vae.contract.channels + 1).to(vae.dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_copied_and_all_observed_gives_no_rate(make_vae, make_pixels, make_noise, channels):
+    vae, pixels = make_vae(channels=channels), make_pixels(4, channels)
+    partial = partial_of(vae)
+    initialise(partial, vae, "copy", 0)
+    # Exactly the encoder's own input, in float64, beside the mask.
+    x = encoder_input(pixels, vae.contract, torch.float64)
+    condition = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    rate = forward_kl(run_trunk(vae, pixels, make_noise()), partial, condition)
+    assert rate.shape == (4, len(vae.decoder.dec_blocks))
+    assert rate.abs().max() <= 1e-12
+    # Less than everything costs something, in every group.
+    condition = observe(vae, pixels, all_observed(pixels) * 0)
+    rate = forward_kl(run_trunk(vae, pixels, make_noise()), partial, condition)
+    assert rate.min() > 1e-8
+    assert rate.sum(dim=1).min() > 1.0
+
+
+def test_copy_is_a_copy(make_vae):
+    vae = make_vae()
+    partial = partial_of(vae)
+    initialise(partial, vae, "copy", 0)
+    before = vae.encoder.enc_blocks[0].c1.weight.clone()
+    with torch.no_grad():
+        for parameter in partial.parameters():
+            parameter.zero_()
+    assert torch.equal(vae.encoder.enc_blocks[0].c1.weight, before)
+
+
+def test_random_depends_on_its_seed_only(make_vae):
+    vae = make_vae()
+    partials = [partial_of(vae, seed) for seed in (1, 2, 3)]
+    state = torch.get_rng_state()
+    for partial, seed in zip(partials, (7, 7, 8), strict=True):
+        initialise(partial, vae, "random", seed)
+    assert torch.equal(torch.get_rng_state(), state)
+    a, b, c = (torch.cat([p.flatten() for p in m.parameters()]) for m in partials)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_unknown_initialisation(make_vae):
+    vae = make_vae()
+    with pytest.raises(
+        ConfigurationError, match="initialisation = 'copied': expected one of copy, random"
+    ):
+        initialise(partial_of(vae), vae, "copied", 0)
+    assert INITIALISATIONS == ("copy", "random")
+
+
+def test_wrong_number_of_condition_channels(make_vae):
+    partial = partial_of(make_vae())
+    with pytest.raises(ConfigurationError, match=r"condition with 1 channels: .* built for 2"):
+        partial.encode(torch.zeros(1, 1, 16, 16, dtype=torch.float64))
+
+
+def test_distribution_is_the_block_on_hidden_state_and_features(make_vae, make_pixels, make_noise):
+    vae = make_vae()
+    partial = partial_of(vae)
+    pixels, noise = make_pixels(2), make_noise()
+    features = partial.encode(observe(vae, pixels, all_observed(pixels)))
+
+    def choose(group, h):
+        conditional = partial.distribution(group, h, features)
+        head = partial.heads[group.index]
+        out = head(torch.cat([h, features[group.block.resolution]], dim=1))
+        assert torch.equal(conditional.mean, out[:, :2])
+        assert torch.equal(conditional.log_std, out[:, 2:])
+        return noise(group)
+
+    vae.decoder.descend(choose, 2)
+
+
+def test_unconditional_latents_are_the_prior(make_vae, make_noise):
+    vae, noise, latents = make_vae(), make_noise(), UnconditionalLatents()
+    features = latents.encode(torch.zeros(2, 2, 16, 16))
+
+    def choose(group, h):
+        distribution = latents.distribution(group, h, features)
+        assert torch.equal(distribution.mean, group.prior.mean)
+        assert torch.equal(distribution.log_std, group.prior.log_std)
+        return noise(group)
+
+    vae.decoder.descend(choose, 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_hidden_pixels_do_not_matter(make_posterior, make_pixels, channels):
+    posterior = make_posterior(channels=channels)
+    pixels, others = make_pixels(3, channels), make_pixels(3, channels, seed=5)
+    mask = make_pixels(3, 1, seed=6) > 150
+    changed = torch.where(mask, pixels, others)
+    assert not torch.equal(pixels, changed)
+    a, b = posterior.observe(pixels, mask), posterior.observe(changed, mask)
+    assert torch.equal(a.condition, b.condition)
+    features = [posterior.model.latents.encode(o.condition.double()) for o in (a, b)]
+    assert all(torch.equal(features[0][r], features[1][r]) for r in features[0])
+    for paste in (True, False):
+        drawn = [posterior.sample(o, 3, paste_observed=paste) for o in (a, b)]
+        assert torch.equal(*drawn)
+    # One observed pixel does matter.
+    where = mask[0, 0].nonzero()[0]
+    changed[0, 0, where[0], where[1]] ^= 128
+    c = posterior.observe(changed, mask)
+    assert not torch.equal(
+        posterior.sample(a, 3, paste_observed=False)[:, 0],
+        posterior.sample(c, 3, paste_observed=False)[:, 0],
+    )

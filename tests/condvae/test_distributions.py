@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from condvae.distributions import DiagonalGaussian
+
+
+def pair(shape=(2, 3, 4, 4)):
+    draws = [torch.randn(shape, dtype=torch.float64) for _ in range(4)]
+    return DiagonalGaussian(*draws[:2]), DiagonalGaussian(*draws[2:])
+
+
+def as_normal(gaussian):
+    return Normal(gaussian.mean, gaussian.log_std.exp())
+
+
+def test_parameters_are_mean_then_log_std():
+    parameters = torch.randn(2, 6, 4, 4)
+    gaussian = DiagonalGaussian.from_parameters(parameters)
+    assert torch.equal(gaussian.mean, parameters[:, :3])
+    assert torch.equal(gaussian.log_std, parameters[:, 3:])
+
+
+@pytest.mark.parametrize(
+    ("given", "computed"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_half_precision_parameters_are_widened(given, computed):
+    q, c = (DiagonalGaussian.from_parameters(torch.randn(2, 6, 4, 4).to(given)) for _ in "qc")
+    assert q.mean.dtype == q.log_std.dtype == c.kl_from(q).dtype == computed
+    assert c.kl_from(q).min() >= 0
+
+
+def test_kl_is_of_the_argument_from_self():
+    c, q = pair()
+    torch.testing.assert_close(
+        c.kl_from(q), kl_divergence(as_normal(q), as_normal(c)), rtol=1e-12, atol=1e-12
+    )
+    # Not symmetric: the other direction is another number.
+    assert (c.kl_from(q) - q.kl_from(c)).abs().max() > 0.1
+
+
+def test_kl_of_equals_is_exactly_zero():
+    c, _ = pair()
+    assert c.kl_from(DiagonalGaussian(c.mean.clone(), c.log_std.clone())).abs().max() == 0.0
+
+
+def test_kl_by_hand():
+    c = DiagonalGaussian(torch.tensor([0.0]), torch.tensor([0.0]))
+    q = DiagonalGaussian(torch.tensor([3.0]), torch.tensor([0.0]))
+    assert c.kl_from(q).item() == pytest.approx(4.5)
+
+
+def test_log_prob():
+    c, other = pair()
+    torch.testing.assert_close(
+        c.log_prob(other.mean), as_normal(c).log_prob(other.mean), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_sample_is_affine_in_the_noise():
+    c, other = pair()
+    noise = other.mean
+    assert torch.equal(c.sample(noise), c.mean + c.log_std.exp() * noise)
+    assert torch.equal(c.sample(noise, 0.0), c.mean)
+    torch.testing.assert_close(c.sample(noise, 0.7), c.mean + 0.7 * (c.sample(noise) - c.mean))
+
+
+def test_sample_has_the_gradient_of_the_reparametrisation():
+    mean = torch.zeros(4, requires_grad=True)
+    log_std = torch.zeros(4, requires_grad=True)
+    noise = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    DiagonalGaussian(mean, log_std).sample(noise, 0.5).sum().backward()
+    assert torch.equal(mean.grad, torch.ones(4))
+    torch.testing.assert_close(log_std.grad, 0.5 * noise)

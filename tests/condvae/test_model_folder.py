@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from condvae import load_posterior, load_vae
+from condvae.conditional import ConditionalModel, UnconditionalLatents
+from condvae.configuration import ConfigurationError
+from condvae.files import sha256_of_file
+from condvae.model_folder import read_card, save_posterior, save_vae
+from condvae.training.acceleration import place
+
+
+@pytest.fixture
+def vae(make_vae):
+    return place(make_vae(dtype=torch.float32), "cpu")
+
+
+@pytest.fixture
+def posterior(make_posterior):
+    posterior = make_posterior(dtype=torch.float32)
+    place(posterior.model.vae, "cpu")
+    place(posterior.model.latents, "cpu")
+    return posterior
+
+
+def rewrite_card(folder, **changes):
+    path = folder / "card.json"
+    card = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(card))
+
+
+def test_vae_round_trip(tmp_path, vae, make_pixels, make_noise):
+    card = save_vae(tmp_path / "vae", vae, {"weights_source": "made here"})
+    loaded, read = load_vae(tmp_path / "vae")
+    assert read == card
+    assert (loaded.architecture, loaded.contract) == (vae.architecture, vae.contract)
+    for key, value in vae.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+    pixels = make_pixels()
+    a, b = (m.elbo(pixels, make_noise(dtype=torch.float32)) for m in (vae, loaded))
+    assert torch.equal(a.rate_nats, b.rate_nats)
+    assert torch.equal(a.pixel_nats, b.pixel_nats)
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_posterior_round_trip(tmp_path, posterior, make_pixels):
+    save_posterior(tmp_path / "posterior", posterior, {"weights_source": "made here"})
+    loaded = load_posterior(tmp_path / "posterior")
+    pixels, mask = make_pixels(2), make_pixels(2, seed=3) > 128
+    observation = posterior.observe(pixels, mask)
+    assert torch.equal(loaded.sample(observation, 3), posterior.sample(observation, 3))
+    a, b = (p.bound(pixels, observation) for p in (posterior, loaded))
+    assert torch.equal(a.rate_nats, b.rate_nats)
+    assert torch.equal(a.all_nats, b.all_nats)
+    modules = (loaded.model.vae, loaded.model.latents)
+    assert not any(m.training or p.requires_grad for m in modules for p in m.parameters())
+
+
+def test_card(tmp_path, posterior):
+    card = save_posterior(tmp_path, posterior, {"weights_source": "here", "steps": 3})
+    assert json.loads((tmp_path / "card.json").read_text()) == card
+    assert card["format"] == 1
+    assert card["kind"] == "posterior"
+    assert card["task"] == "inpainting"
+    assert card["steps"] == 3
+    assert card["architecture"] == dataclasses.asdict(posterior.model.vae.architecture)
+    assert card["data_contract"] == dataclasses.asdict(posterior.contract)
+    assert card["sha256"] == sha256_of_file(tmp_path / "model.safetensors")
+    modules = (posterior.model.vae, posterior.model.latents)
+    assert card["parameters"] == sum(p.numel() for m in modules for p in m.parameters())
+    assert load_posterior(tmp_path).card == card
+    assert load_posterior(str(tmp_path)).card == card
+
+
+def test_facts_of_another_card_do_not_override_the_truth(tmp_path, vae, posterior):
+    facts = save_vae(tmp_path / "vae", vae, {"weights_source": "here"})
+    card = save_posterior(tmp_path / "posterior", posterior, {**facts, "task": "other"})
+    assert card["kind"] == "posterior"
+    assert card["task"] == "inpainting"
+    assert card["sha256"] != facts["sha256"]
+    assert card["weights_source"] == "here"
+    load_posterior(tmp_path / "posterior")
+
+
+def test_prior_standing_in_cannot_be_saved(tmp_path, posterior):
+    model = ConditionalModel(posterior.model.vae, UnconditionalLatents())
+    with pytest.raises(ConfigurationError, match="partial encoder"):
+        save_posterior(tmp_path / "p", dataclasses.replace(posterior, model=model), {})
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("missing", ["card.json", "model.safetensors"])
+def test_missing_file_is_named(tmp_path, vae, missing):
+    save_vae(tmp_path, vae, {})
+    (tmp_path / missing).unlink()
+    with pytest.raises(ConfigurationError, match=f"{tmp_path} is not a model folder: {missing} is"):
+        load_vae(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"format": 1', b"\xff\xfe\x00"])
+def test_damaged_card_is_named(tmp_path, vae, text):
+    save_vae(tmp_path, vae, {})
+    (tmp_path / "card.json").write_bytes(text)
+    with pytest.raises(ConfigurationError, match=r"card\.json is not valid JSON"):
+        load_vae(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [('{"format": 2}', "2"), ("{}", "None"), ("[]", "None")]
+)
+def test_other_formats_are_refused(tmp_path, vae, text, found):
+    save_vae(tmp_path, vae, {})
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(
+        ConfigurationError, match=rf"card\.json: format {found}, this version reads 1"
+    ):
+        load_vae(tmp_path)
+
+
+def test_weights_of_another_model_are_refused(tmp_path, make_vae):
+    for seed in (1, 2):
+        save_vae(tmp_path / str(seed), make_vae(seed=seed, dtype=torch.float32), {})
+    (tmp_path / "1" / "model.safetensors").write_bytes(
+        (tmp_path / "2" / "model.safetensors").read_bytes()
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"1/model\.safetensors has sha256 .* its card says"
+    ):
+        load_vae(tmp_path / "1")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_truncated_weights_are_refused(tmp_path, vae, share):
+    save_vae(tmp_path, vae, {})
+    weights = tmp_path / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ConfigurationError, match=r"model\.safetensors has sha256"):
+        load_vae(tmp_path)
+    # Even when the card agrees with the damaged file.
+    rewrite_card(tmp_path, sha256=sha256_of_file(weights))
+    with pytest.raises(ConfigurationError, match=r"model\.safetensors cannot be read"):
+        load_vae(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["vae", "posterior"])
+def test_other_kind_is_refused(tmp_path, vae, posterior, kind):
+    if kind == "vae":
+        save_vae(tmp_path, vae, {})
+        load = load_posterior
+    else:
+        save_posterior(tmp_path, posterior, {})
+        load = load_vae
+    other = "posterior" if kind == "vae" else "vae"
+    with pytest.raises(ConfigurationError, match=f"holds a '{kind}' model, expected '{other}'"):
+        load(tmp_path)
+    assert read_card(tmp_path)["kind"] == kind
+
+
+def test_weights_that_do_not_fit_the_card_are_listed(tmp_path, vae):
+    card = save_vae(tmp_path, vae, {})
+    rewrite_card(tmp_path, architecture=card["architecture"] | {"latent_channels": 3})
+    with pytest.raises(ConfigurationError, match=r"shape: decoder\.dec_blocks\.0\.z_proj\.weight"):
+        load_vae(tmp_path)
+
+
+def test_unknown_hyper_parameter_is_refused(tmp_path, vae):
+    card = save_vae(tmp_path, vae, {})
+    rewrite_card(tmp_path, architecture=card["architecture"] | {"depth": 3})
+    with pytest.raises(ConfigurationError, match=r"unknown parameter architecture\.depth"):
+        load_vae(tmp_path)
+
+
+def test_saving_over_an_old_model(tmp_path, make_vae):
+    for seed in (1, 2):
+        vae = make_vae(seed=seed, dtype=torch.float32)
+        save_vae(tmp_path, vae, {"seed": seed})
+    loaded, card = load_vae(tmp_path)
+    assert card["seed"] == 2
+    assert torch.equal(loaded.decoder.gain, vae.decoder.gain)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["card.json", "model.safetensors"]
+
+
+def test_interrupted_between_weights_and_card(tmp_path, make_vae, monkeypatch):
+    old, new = (make_vae(seed=seed, dtype=torch.float32) for seed in (1, 2))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("condvae.model_folder.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_vae(tmp_path / "first", new, {})
+    with pytest.raises(ConfigurationError, match=r"card\.json is missing"):
+        load_vae(tmp_path / "first")
+
+    save_vae(tmp_path / "over", old, {})
+    with monkeypatch.context() as patch:
+        patch.setattr("condvae.model_folder.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_vae(tmp_path / "over", new, {})
+    with pytest.raises(ConfigurationError, match="half-written, damaged or altered"):
+        load_vae(tmp_path / "over")
+    save_vae(tmp_path / "over", new, {})
+    assert torch.equal(load_vae(tmp_path / "over")[0].decoder.gain, new.decoder.gain)
+
+
+def test_full_disk_leaves_the_old_model(tmp_path, make_vae, monkeypatch):
+    old, new = (make_vae(seed=seed, dtype=torch.float32) for seed in (1, 2))
+    save_vae(tmp_path, old, {})
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            save_vae(tmp_path, new, {})
+    assert torch.equal(load_vae(tmp_path)[0].decoder.gain, old.decoder.gain)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["card.json", "model.safetensors"]

@@ -1,0 +1,116 @@
+"""What every test gets: seeded generators, the folder of golden vectors, small models."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from condvae.conditional import ConditionalModel, PartialEncoder
+from condvae.images import DataContract
+from condvae.posterior import ImagePosterior
+from condvae.tasks import Inpainting
+from condvae.vdvae import ARCHITECTURES, VDVAE
+
+
+@pytest.fixture(autouse=True)
+def reset_randomness():
+    """Seed the global generators for one test and put them back as they were afterwards."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_rng_state(states[2])
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Folder of golden vectors and data sets; the test skips where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("CONDVAE_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}: set CONDVAE_SHARED to the golden vectors")
+    return folder
+
+
+def randomise(module: torch.nn.Module, seed: int, scale: float = 0.2) -> None:
+    """Move every parameter away from its initial value, so that none is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.fixture
+def make_vae():
+    """A function that makes a small VAE with no zero weights; arguments replace hyper-parameters."""
+
+    def make(*, seed=0, dtype=torch.float64, bits=8, scale=0.2, **changes) -> VDVAE:
+        architecture = dataclasses.replace(ARCHITECTURES["tiny16"], **changes)
+        contract = DataContract(architecture.channels, architecture.image_size, 110.0, 60.0, bits)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            vae = VDVAE(architecture, contract)
+        randomise(vae, seed, scale)
+        return vae.to(dtype)
+
+    return make
+
+
+@pytest.fixture
+def make_posterior(make_vae):
+    """A function that makes a posterior over a small VAE, its partial encoder random as well."""
+
+    def make(*, seed=0, dtype=torch.float64, **changes) -> ImagePosterior:
+        vae = make_vae(seed=seed, dtype=dtype, **changes).requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            partial = PartialEncoder(vae, vae.contract.channels + 1)
+        randomise(partial, seed + 1)
+        return ImagePosterior(ConditionalModel(vae, partial.to(dtype)), Inpainting())
+
+    return make
+
+
+@pytest.fixture
+def make_pixels():
+    """A function that makes random uint8 images (B,C,H,W)."""
+
+    def make(batch=3, channels=1, size=16, seed=0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(
+            256, (batch, channels, size, size), generator=generator, dtype=torch.uint8
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_noise():
+    """A function that makes noise whose row b is the same in every batch; see `VDVAE.elbo`."""
+
+    def make(seed=0, rows=None, dtype=torch.float64):
+        def noise(group):
+            batch, *shape = group.latent_shape
+            names = range(batch) if rows is None else rows
+            draws = [
+                torch.randn(
+                    shape,
+                    generator=torch.Generator().manual_seed(seed * 10007 + group.index * 101 + b),
+                    dtype=dtype,
+                )
+                for b in names
+            ]
+            return torch.stack(draws)
+
+        return noise
+
+    return make

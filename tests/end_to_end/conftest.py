@@ -1,0 +1,64 @@
+"""A throw-away copy of the project, and `kedro` in it as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Project:
+    """A copy of the checkout with empty data and no runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("pyproject.toml", ".telemetry"):
+            shutil.copy(ROOT / name, folder / name)
+        for name in ("conf", "src"):
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "local")
+            )
+        (folder / "conf" / "local").mkdir()
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(folder / "src"),
+            "KEDRO_DISABLE_TELEMETRY": "1",
+            "DO_NOT_TRACK": "1",
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "kedro", *arguments]
+
+    def kedro(self, *arguments: str, fails: bool = False) -> str:
+        """Run kedro; return what it printed."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        printed = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, printed[-4000:]
+        return printed
+
+    def runs(self):
+        """MLflow runs, newest first."""
+        import mlflow
+
+        client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlruns/mlflow.db")
+        experiment = client.get_experiment_by_name("condvae")
+        return client, client.search_runs([experiment.experiment_id])
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """One copy for all tests that only add to it."""
+    return Project(tmp_path_factory.mktemp("project"))
