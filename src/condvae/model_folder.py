@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from condvae.conditional.model import ConditionalModel
 from condvae.conditional.partial_encoder import PartialEncoder
@@ -131,13 +131,14 @@ def _save(
 
 def _load_weights(folder: Path, card: Mapping[str, Any]) -> tuple[VDVAE, dict[str, Tensor]]:
     """An unfilled VAE of the card's shape and the folder's weights."""
-    architecture = read_config(Architecture, card["architecture"], "architecture")
-    contract = read_config(DataContract, card["data_contract"], "data_contract")
+    architecture = read_config(Architecture, card.get("architecture"), "architecture")
+    contract = read_config(DataContract, card.get("data_contract"), "data_contract")
     try:
         state: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ConfigurationError(f"{folder / WEIGHTS} cannot be read: {error}") from error
-    return VDVAE(architecture, contract), state
+    with torch.random.fork_rng(devices=[]):  # the layers' own first weights are of no use here
+        return VDVAE(architecture, contract), state
 
 
 def load_vae(
@@ -174,11 +175,10 @@ def load_posterior(folder: str | Path, device: torch.device | str = "cpu") -> Im
     folder = find_model(str(folder))
     card = read_card(folder, "posterior")
     vae, state = _load_weights(folder, card)
-    task = task_named(card["task"])
-    partial = PartialEncoder(vae, task.condition_channels(vae.contract))
-    for prefix, module in (("vae.", vae), ("partial.", partial)):
-        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        load_strictly(module, part, f"{folder} ({prefix}*)")
+    task = task_named(str(card.get("task")))
+    with torch.random.fork_rng(devices=[]):
+        partial = PartialEncoder(vae, task.condition_channels(vae.contract))
+    load_strictly(nn.ModuleDict({"vae": vae, "partial": partial}), state, str(folder))
     for module in (vae, partial):
         place(module, device).eval().requires_grad_(False)
     return ImagePosterior(ConditionalModel(vae, partial), task, card)

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from condvae.conditional.model import ConditionalModel
 from condvae.configuration import ConfigurationError, check_positive
 from condvae.images import DataContract, composite, pixels_from_unit_range
+from condvae.summaries import PosteriorSummary, summarise_counts
 from condvae.tasks.observation import Observation, Task
 from condvae.training.acceleration import explain_out_of_memory
 from condvae.vdvae.decoder import LatentGroup
 
-__all__ = ["BoundTerms", "ImagePosterior", "PosteriorSummary"]
+__all__ = ["BoundTerms", "ImagePosterior"]
 
 
 @dataclass(frozen=True)
@@ -49,23 +50,6 @@ class BoundTerms:
     def negative_elbo_nats_per_dim(self) -> Tensor:
         """(B), the same with x~ = x, per dimension of x: the number the paper tabulates."""
         return (self.rate_nats.sum(dim=1) + self.all_nats) / self.dimensions
-
-
-@dataclass(frozen=True)
-class PosteriorSummary:
-    """Pixel-wise statistics over completions.
-
-    Attributes:
-        mean: float32 (B,C,H,W) in grey levels, 0-255.
-        standard_deviation: float32 (B,C,H,W) in grey levels (divisor S - 1).
-        quantiles: {level: uint8 (B,C,H,W)}, the smallest value with at least that share below or at.
-        n: S, completions per case.
-    """
-
-    mean: Tensor
-    standard_deviation: Tensor
-    quantiles: dict[float, Tensor]
-    n: int
 
 
 def _generator(seed: int, case_id: str, purpose: str) -> torch.Generator:
@@ -295,7 +279,7 @@ class ImagePosterior:
         ):
             for case, image in zip(cases.tolist(), pixels.numpy(), strict=True):
                 counts[(case, *index, image)] += 1
-        return _summary_of_counts(counts, n, quantiles)
+        return summarise_counts(counts, n, quantiles)
 
     def bound(
         self, pixels: Tensor, observation: Observation, *, seed: int = 0, batch_size: int = 256
@@ -349,31 +333,3 @@ class ImagePosterior:
             (nats * hidden).sum(dim=(1, 2)).double().cpu(),
             nats.sum(dim=(1, 2)).double().cpu(),
         )
-
-
-def _rank(level: float, n: int) -> int:
-    """The smallest k >= 1 with k / n >= level."""
-    k = max(1, math.ceil(level * n))
-    # The product may have been rounded up: 0.07 * 100 > 7, although 7 / 100 >= 0.07.
-    return k - 1 if k > 1 and (k - 1) / n >= level else k
-
-
-def _summary_of_counts(
-    counts: np.ndarray[Any, Any], n: int, quantiles: Sequence[float]
-) -> PosteriorSummary:
-    """Moments and quantiles of grey-level counts (B,C,H,W,256)."""
-    levels = np.arange(256.0)
-    mean = counts @ levels / n
-    second = counts @ levels**2 / n
-    variance = np.maximum(second - mean**2, 0.0) * n / (n - 1)
-    cumulative = counts.cumsum(axis=-1, dtype=np.uint32)
-    maps = {
-        level: torch.from_numpy((cumulative >= _rank(level, n)).argmax(axis=-1).astype(np.uint8))
-        for level in quantiles
-    }
-    return PosteriorSummary(
-        torch.from_numpy(mean.astype(np.float32)),
-        torch.from_numpy(np.sqrt(variance).astype(np.float32)),
-        maps,
-        n,
-    )

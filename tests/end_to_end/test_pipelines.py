@@ -153,24 +153,11 @@ def test_pretrain_makes_a_vae_that_inpaint_takes(inpainted):
     assert posterior["weights_source"]["vae"] == card["sha256"]
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ("training.stepz=3", "unknown parameter training.stepz (did you mean training.steps?)"),
-        ("trainings.steps=3", "unknown parameter trainings (did you mean training?)"),
-        ("training.steps=many", "training.steps = 'many': expected int"),
-        ("training.learning_rate=-1", "training.learning_rate = -1.0: expected > 0"),
-        ("device=cuda:99", "device = 'cuda:99'"),
-        ("masks.kinds.free=1", "free"),
-        ("model.architecture=cifar", "model.architecture = 'cifar': expected one of"),
-    ],
-)
-def test_wrong_parameters_are_refused_before_any_work(project, parameters, message):
-    if not (project.folder / "mlruns").exists():
-        pytest.skip("needs the runs of the other tests to count")
+def test_wrong_parameter_is_refused_before_any_work(inpainted):
+    project, _ = inpainted
     count = len(project.runs()[1])
-    printed = project.kedro("run", "--env=test", f"--params={parameters}", fails=True)
-    assert f"Error: {message}" in printed or message in printed
+    printed = project.kedro("run", "--env=test", "--params=training.stepz=3", fails=True)
+    assert "Error: unknown parameter training.stepz (did you mean training.steps?)" in printed
     assert "Traceback" not in printed
     assert len(project.runs()[1]) == count
 

@@ -22,5 +22,6 @@ def new_vae(architecture: Architecture, mean: float, std: float, seed: int) -> V
     """
     contract = DataContract(architecture.channels, architecture.image_size, mean, std)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which would also reseed every GPU.
+        torch.default_generator.manual_seed(seed)
         return VDVAE(architecture, contract)
