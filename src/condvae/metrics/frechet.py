@@ -7,11 +7,6 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_fidelity.metric_fid import (
-    KEY_METRIC_FID,
-    fid_features_to_statistics,
-    fid_statistics_to_metric,
-)
 
 from condvae.configuration import ConfigurationError, check_positive
 from condvae.metrics.scores import ScoreValue
@@ -66,6 +61,9 @@ def frechet_distance(
             f"{len(a)} and {len(b)} rows of features: paired features need the same number"
         )
     check_positive("resamples", resamples, zero=True)
+    # Here and not above: torch-fidelity takes seconds to import, and every command imports this.
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+
     value = _distance(
         fid_features_to_statistics(torch.from_numpy(a)),
         fid_features_to_statistics(torch.from_numpy(b)),
@@ -107,6 +105,8 @@ def _weighted_statistics(features: NDArray[np.float64], weights: NDArray[np.floa
 
 def _distance(a: Statistics, b: Statistics) -> float:
     """Return torch-fidelity's distance between two sets of statistics."""
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
     # With one feature the covariance is a number, the formula wants a matrix.
     a, b = ({**s, "sigma": np.atleast_2d(s["sigma"])} for s in (a, b))
     return float(fid_statistics_to_metric(a, b, verbose=False)[KEY_METRIC_FID])

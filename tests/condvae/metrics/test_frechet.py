@@ -10,7 +10,8 @@ import torch
 import torch_fidelity
 
 from condvae.configuration import ConfigurationError
-from condvae.metrics.extraction import extract_features, register_with_torch_fidelity
+from condvae.metrics.extraction import extract_features
+from condvae.metrics.fidelity_extractor import register_with_torch_fidelity
 from condvae.metrics.frechet import frechet_distance
 
 
