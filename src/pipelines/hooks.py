@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import Any
 
@@ -21,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class ParameterHooks:
-    """Refuses unknown or wrong parameters before any node, and any MLflow run, starts."""
+    """Refuses wrong parameters before any node or MLflow run starts; settles relative paths."""
+
+    def __init__(self) -> None:
+        self._came_from: str | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -31,14 +35,31 @@ class ParameterHooks:
         except ConfigurationError as error:
             raise click.ClickException(str(error)) from None
 
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        """Let relative paths in parameters start at the project, wherever the command is given."""
+        self._came_from = os.getcwd()
+        os.chdir(run_params["project_path"])
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self) -> None:
+        """Go back."""
+        self._go_back()
+
     @hook_impl(trylast=True)
     def on_pipeline_error(self, error: Exception) -> None:
         """End with one line instead of a traceback when the mistake is the user's.
 
         Last, so that kedro-mlflow has closed its run as failed before.
         """
+        self._go_back()
         if isinstance(error, ConfigurationError):
             raise click.ClickException(str(error)) from None
+
+    def _go_back(self) -> None:
+        if self._came_from is not None:
+            os.chdir(self._came_from)
+            self._came_from = None
 
 
 class TrackingHooks:

@@ -52,7 +52,7 @@ def test_inpaint_writes_what_the_design_says(inpainted):
         (project.folder / "data/05_model_input/evaluation_manifest.json").read_text()
     )
     assert set(metrics["manifest"]) == {manifest["sha256"]}
-    assert len(read_cases(manifest["path"], manifest["sha256"])) == 20
+    assert len(read_cases(project.folder / manifest["path"], manifest["sha256"])) == 20
 
 
 def test_pooled_values_follow_from_the_cases(inpainted):

@@ -190,16 +190,23 @@ def fit(
         The averaged weights and the history.
 
     Raises:
-        ConfigurationError: `run_dir` belongs to another run, or memory ran out.
+        ConfigurationError: `run_dir` belongs to another run or is in use, or memory ran out.
         TrainingDivergedError: Gradients stay non-finite.
     """
     run = _Run(config, objective)
     folder = CheckpointFolder(run_dir, fingerprint)
+    with folder.locked():
+        return _fit(run, folder, callbacks)
+
+
+def _fit(run: _Run, folder: CheckpointFolder, callbacks: Sequence[Callback]) -> FitResult:
+    """Go on from the newest checkpoint to the last step."""
+    config, objective = run.config, run.objective
     saved = folder.load_latest()
     if saved is not None:
         run.load(saved)
     resumed_from = run.step
-    history = _History(run_dir / "metrics.jsonl", run.step)
+    history = _History(folder.folder / "metrics.jsonl", run.step)
     started = time.perf_counter()
     for callback in callbacks:
         callback.on_start(objective.name, run.step, config.steps, config.batch_size)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import re
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +55,23 @@ class CheckpointFolder:
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder; the lock ends with the block or the process.
+
+        Raises:
+            ConfigurationError: Another process is training in this folder.
+        """
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigurationError(
+                    f"{self.folder} is in use: the same training runs in another process. Wait for "
+                    "it; this command then finds its result"
+                ) from None
+            yield
+
     def _files(self) -> list[tuple[int, Path]]:
         found = []
         for path in self.folder.glob("checkpoint-*.pt"):
@@ -74,6 +95,10 @@ class CheckpointFolder:
         """
         for _, path in self._files():
             try:
+                # torch.load does not look at the checksums.
+                with zipfile.ZipFile(path) as archive:
+                    if (damaged := archive.testzip()) is not None:
+                        raise ValueError(f"{damaged} is damaged")
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
                 if state["format"] != FORMAT or state["fingerprint"] != self.fingerprint:
                     raise ValueError("written by another version or run")

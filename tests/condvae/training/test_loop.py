@@ -154,6 +154,7 @@ def test_two_checkpoints_are_kept_and_no_temporary_file(tmp_path):
     assert checkpoints(tmp_path) == [15, 20]
     assert {p.name for p in tmp_path.iterdir() if "checkpoint" not in p.name} == {
         "run.json",
+        "lock",
         "metrics.jsonl",
     }
 
@@ -338,7 +339,7 @@ def test_a_full_disk_costs_nothing_but_the_steps_since_the_last_checkpoint(
     assert caught.value.errno == errno.ENOSPC
     assert disk.failures == 1
     assert {p.name for p in tmp_path.iterdir()} == {
-        *("run.json", "metrics.jsonl", "checkpoint-000000005.pt")
+        *("run.json", "lock", "metrics.jsonl", "checkpoint-000000005.pt")
     }
     disk.full = False
     result, _ = run(tmp_path)

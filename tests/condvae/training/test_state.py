@@ -92,3 +92,30 @@ def test_what_a_killed_write_left_is_removed(tmp_path):
     (tmp_path / ".checkpoint-000000002.pt.abc.tmp").write_bytes(b"half")
     assert CheckpointFolder(tmp_path, "a").load_latest()["step"] == 1
     assert names(tmp_path) == ["checkpoint-000000001.pt", "run.json"]
+
+
+def test_second_process_is_kept_out_until_the_first_is_done(tmp_path):
+    folder = CheckpointFolder(tmp_path, "f" * 64)
+    other = CheckpointFolder(tmp_path, "f" * 64)
+    with folder.locked():
+        with (
+            pytest.raises(ConfigurationError, match="is in use: the same training runs"),
+            other.locked(),
+        ):
+            pass
+    with other.locked():
+        pass
+
+
+def test_flipped_bit_is_noticed(tmp_path, caplog):
+    folder = CheckpointFolder(tmp_path, "f" * 64)
+    folder.save(1, {"weights": torch.zeros(100)})
+    folder.save(2, {"weights": torch.ones(100)})
+    path = tmp_path / "checkpoint-000000002.pt"
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.ones(100).numpy().tobytes())
+    content[place] ^= 1
+    path.write_bytes(bytes(content))
+    state = folder.load_latest()
+    assert state["step"] == 1
+    assert "is damaged" in caplog.text
