@@ -97,12 +97,11 @@ def test_what_a_killed_write_left_is_removed(tmp_path):
 def test_second_process_is_kept_out_until_the_first_is_done(tmp_path):
     folder = CheckpointFolder(tmp_path, "f" * 64)
     other = CheckpointFolder(tmp_path, "f" * 64)
-    with folder.locked():
-        with (
-            pytest.raises(ConfigurationError, match="is in use: the same training runs"),
-            other.locked(),
-        ):
-            pass
+    with (
+        folder.locked(), pytest.raises(ConfigurationError, match="is in use: the same training runs"),
+        other.locked(),
+    ):
+        pass
     with other.locked():
         pass
 
