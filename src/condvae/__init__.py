@@ -10,17 +10,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from condvae.model_folder import load_posterior, load_vae
+    from condvae.model_folder import load_posterior, load_vae, save_posterior, save_vae
     from condvae.posterior import ImagePosterior
     from condvae.tasks import Inpainting
 
-__all__ = ["ImagePosterior", "Inpainting", "load_posterior", "load_vae"]
+__all__ = [
+    "ImagePosterior",
+    "Inpainting",
+    "load_posterior",
+    "load_vae",
+    "save_posterior",
+    "save_vae",
+]
 
 _HOMES = {
     "ImagePosterior": "condvae.posterior",
     "Inpainting": "condvae.tasks",
     "load_posterior": "condvae.model_folder",
     "load_vae": "condvae.model_folder",
+    "save_posterior": "condvae.model_folder",
+    "save_vae": "condvae.model_folder",
 }
 
 

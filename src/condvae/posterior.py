@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from condvae.conditional.model import ConditionalModel
 from condvae.configuration import ConfigurationError, check_positive
 from condvae.images import DataContract, composite, pixels_from_unit_range
-from condvae.summaries import PosteriorSummary, summarise_counts
+from condvae.summaries import COUNTED_VALUES, GreyLevelCounts, PosteriorSummary
 from condvae.tasks.observation import Observation, Task
 from condvae.training.acceleration import explain_out_of_memory
 from condvae.vdvae.decoder import LatentGroup
@@ -87,7 +87,11 @@ class ImagePosterior:
     def observe(
         self, pixels: Tensor, mask: Tensor, case_ids: tuple[str, ...] | None = None
     ) -> Observation:
-        """Make y from uint8 images (B,C,H,W) and masks (B,1,H,W), 1 = observed."""
+        """Make y from uint8 images (B,C,H,W) and masks (B,1,H,W), 1 = observed.
+
+        Cases of the same name get the same noise: name them (`case_ids`, "0", "1", ... by default)
+        when several calls belong together.
+        """
         return self.task.observe(pixels, mask, self.contract, case_ids)
 
     def sample(
@@ -243,8 +247,8 @@ class ImagePosterior:
     ) -> PosteriorSummary:
         """Mean, standard deviation and quantile maps of n completions, never holding n images.
 
-        Quantiles are exact: the counts of the 256 grey levels are kept per pixel of the cases at
-        hand. Memory is B * C * H * W * 256 counts, whatever n is.
+        Quantiles are exact: counts of the 256 grey levels are kept per value, for as many cases at
+        a time as fit into 64 MiB (one at least), whatever n and B are.
 
         Args:
             observation: B cases.
@@ -265,21 +269,22 @@ class ImagePosterior:
         for level in quantiles:
             if not 0.0 <= level <= 1.0:
                 raise ConfigurationError(f"quantile level {level!r}: expected in [0, 1]")
-        c = self.contract
-        shape = (len(observation), c.channels, c.size, c.size)
-        counts = np.zeros((*shape, 256), dtype=np.uint16 if n < 2**16 else np.uint32)
-        index = np.indices(shape[1:])
-        for cases, _, pixels in self.stream(
-            observation,
-            n,
-            temperature=temperature,
-            seed=seed,
-            paste_observed=paste_observed,
-            batch_size=batch_size,
-        ):
-            for case, image in zip(cases.tolist(), pixels.numpy(), strict=True):
-                counts[(case, *index, image)] += 1
-        return summarise_counts(counts, n, quantiles)
+        at_once = max(1, COUNTED_VALUES // self.contract.dimensions)
+        parts = []
+        for start in range(0, len(observation), at_once):
+            part = observation.part(start, start + at_once)
+            counts = GreyLevelCounts((len(part), *part.pixels.shape[1:]))
+            for cases, _, pixels in self.stream(
+                part,
+                n,
+                temperature=temperature,
+                seed=seed,
+                paste_observed=paste_observed,
+                batch_size=batch_size,
+            ):
+                counts.add(cases.numpy(), pixels.numpy())
+            parts.append(counts.summarise(n, quantiles))
+        return PosteriorSummary.joined(parts)
 
     def bound(
         self, pixels: Tensor, observation: Observation, *, seed: int = 0, batch_size: int = 256

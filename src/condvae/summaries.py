@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["PosteriorSummary", "summarise_counts"]
+__all__ = ["COUNTED_VALUES", "GreyLevelCounts", "PosteriorSummary"]
+
+# Values whose counts are held at a time: 256 counts of 4 bytes each, 64 MiB together.
+COUNTED_VALUES = 2**16
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,16 @@ class PosteriorSummary:
     quantiles: dict[float, Tensor]
     n: int
 
+    @classmethod
+    def joined(cls, parts: Sequence[PosteriorSummary]) -> PosteriorSummary:
+        """Put summaries of successive cases, with the same n and levels, into one."""
+        return cls(
+            torch.cat([part.mean for part in parts]),
+            torch.cat([part.standard_deviation for part in parts]),
+            {q: torch.cat([part.quantiles[q] for part in parts]) for q in parts[0].quantiles},
+            parts[0].n,
+        )
+
 
 def _rank(level: float, n: int) -> int:
     """The smallest k >= 1 with k / n >= level."""
@@ -38,22 +51,41 @@ def _rank(level: float, n: int) -> int:
     return k - 1 if k > 1 and (k - 1) / n >= level else k
 
 
-def summarise_counts(
-    counts: np.ndarray[Any, Any], n: int, quantiles: Sequence[float]
-) -> PosteriorSummary:
-    """Moments and quantiles of grey-level counts (B,C,H,W,256)."""
-    levels = np.arange(256.0)
-    mean = counts @ levels / n
-    second = counts @ levels**2 / n
-    variance = np.maximum(second - mean**2, 0.0) * n / (n - 1)
-    cumulative = counts.cumsum(axis=-1, dtype=np.uint32)
-    maps = {
-        level: torch.from_numpy((cumulative >= _rank(level, n)).argmax(axis=-1).astype(np.uint8))
-        for level in quantiles
-    }
-    return PosteriorSummary(
-        torch.from_numpy(mean.astype(np.float32)),
-        torch.from_numpy(np.sqrt(variance).astype(np.float32)),
-        maps,
-        n,
-    )
+class GreyLevelCounts:
+    """How often each grey level came up in every value of some images, and their exact moments.
+
+    Args:
+        shape: (B,C,H,W).
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.counts = np.zeros((*shape, 256), dtype=np.uint32)
+        self.sums = np.zeros(shape, dtype=np.int64)
+        self.squares = np.zeros(shape, dtype=np.int64)
+        self._index = np.indices(shape[1:])
+
+    def add(self, cases: NDArray[np.int64], pixels: NDArray[np.uint8]) -> None:
+        """Count uint8 images (P,C,H,W) of the cases (P)."""
+        for case, image in zip(cases.tolist(), pixels, strict=True):
+            self.counts[(case, *self._index, image)] += 1
+            wide = image.astype(np.int64)
+            self.sums[case] += wide
+            self.squares[case] += wide * wide
+
+    def summarise(self, n: int, quantiles: Sequence[float]) -> PosteriorSummary:
+        """Statistics of n images per case."""
+        mean = self.sums / n
+        variance = np.maximum(self.squares / n - mean**2, 0.0) * n / (n - 1)
+        cumulative = self.counts.cumsum(axis=-1, dtype=np.uint32)
+        maps = {
+            level: torch.from_numpy(
+                (cumulative >= _rank(level, n)).argmax(axis=-1).astype(np.uint8)
+            )
+            for level in quantiles
+        }
+        return PosteriorSummary(
+            torch.from_numpy(mean.astype(np.float32)),
+            torch.from_numpy(np.sqrt(variance).astype(np.float32)),
+            maps,
+            n,
+        )

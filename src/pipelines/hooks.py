@@ -10,9 +10,12 @@ from typing import Any
 import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import DatasetError
 from kedro.pipeline.node import Node
 
 from condvae.configuration import ConfigurationError
+from condvae.training import TrainingDivergedError
+from condvae.training.acceleration import resolve_device
 from pipelines import tracking
 from pipelines.parameters import check_parameters
 
@@ -31,7 +34,7 @@ class ParameterHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter; a mistake ends the command with one line that names it."""
         try:
-            check_parameters(context.params)
+            check_parameters(context.params, context.project_path)
         except ConfigurationError as error:
             raise click.ClickException(str(error)) from None
 
@@ -53,7 +56,8 @@ class ParameterHooks:
         Last, so that kedro-mlflow has closed its run as failed before.
         """
         self._go_back()
-        if isinstance(error, ConfigurationError):
+        # A dataset's own failure wraps what went wrong; missing inputs name the file.
+        if isinstance(error, (ConfigurationError, TrainingDivergedError, DatasetError)):
             raise click.ClickException(str(error)) from None
 
     def _go_back(self) -> None:
@@ -67,11 +71,17 @@ class TrackingHooks:
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
+        self._device = ""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Remember which device the run computes on."""
+        self._device = str(resolve_device(context.params["device"]))
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
         """Tag the run that kedro-mlflow has started."""
-        tracking.begin_run(run_params)
+        tracking.begin_run(run_params, self._device)
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self) -> None:
@@ -89,8 +99,11 @@ class TrackingHooks:
         self._started[node.name] = time.perf_counter()
 
     @hook_impl
-    def after_node_run(self, node: Node, outputs: dict[str, Any]) -> None:
-        """Log durations, hashes, scores and files as soon as they exist."""
+    def after_node_run(self, node: Node) -> None:
+        """Log how long the node took."""
         tracking.record_stage(node.name, time.perf_counter() - self._started[node.name])
-        for name, value in outputs.items():
-            tracking.log_output(name, value)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Log hashes, scores and files once they are validated and on the disk."""
+        tracking.log_output(dataset_name, data)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from condvae.conditional.partial_encoder import INITIALISATIONS
 from condvae.configuration import ConfigurationError, check_choice, check_positive, read_config
 from condvae.data.config import DataConfig
+from condvae.pretrained import find_model
 from condvae.tasks import TASKS
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.acceleration import resolve_device
@@ -36,7 +38,8 @@ class FoldersConfig:
     images: str
     features: str
     evaluation: str
-    models: str
+    vae: str
+    inpaint: str
     reporting: str
     data_docs: str
 
@@ -115,18 +118,31 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         check_positive("features", self.features)
+        if self.features > 32:
+            raise ConfigurationError(f"features = {self.features!r}: expected at most 32")
         check_positive("epochs", self.epochs)
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is evaluated: `quick` by `inpaint`, `full` by `evaluate`."""
+    """What is evaluated: `quick` by `inpaint`, `full` by `evaluate`.
+
+    Attributes:
+        quick: Size of the manifest of `inpaint`.
+        full: Size of the manifest of `evaluate`.
+        feature_network: The extractor.
+        samplers: Which samplers are scored.
+        level: Of intervals.
+        seed: Of cases, masks, feature network and all draws. Not the run's seed: runs that differ in
+            their training seed are judged on the same cases by the same features.
+    """
 
     quick: ManifestConfig
     full: ManifestConfig
     feature_network: FeatureConfig = field(default_factory=FeatureConfig)
     samplers: tuple[str, ...] = SAMPLERS
     level: float = 0.95
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for sampler in self.samplers:
@@ -157,10 +173,15 @@ _VALUES: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "mlflow_run_id": (str, type(None)),
 }
+_NAMES = {"device": "text", "seed": "an integer", "mlflow_run_id": "text or nothing"}
 
 
-def check_parameters(parameters: Mapping[str, Any]) -> None:
+def check_parameters(parameters: Mapping[str, Any], project: Path | None = None) -> None:
     """Check all parameters of a run.
+
+    Args:
+        parameters: All of them.
+        project: Folder that relative paths start at; None leaves files and weights unchecked.
 
     Raises:
         ConfigurationError: A section or key is unknown, a value has the wrong type or range, or
@@ -173,9 +194,32 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             raise ConfigurationError(f"unknown parameter {name} ({hint})")
         if name in _VALUES and (not isinstance(value, _VALUES[name]) or isinstance(value, bool)):
-            raise ConfigurationError(f"{name} = {value!r}: expected {_VALUES[name]}")
+            raise ConfigurationError(f"{name} = {value!r}: expected {_NAMES[name]}")
     for name, section in _SECTIONS.items():
         read_config(section, parameters.get(name), name)
     if parameters["seed"] < 0:
         raise ConfigurationError(f"seed = {parameters['seed']!r}: expected >= 0")
     resolve_device(parameters["device"])
+    if project is not None:
+        _check_sources(parameters, project)
+
+
+def _check_sources(parameters: Mapping[str, Any], project: Path) -> None:
+    """Refuse images and weights that are not there, before anything is made."""
+    path = parameters["data"].get("path")
+    if path is not None and not (project / path).exists():
+        raise ConfigurationError(f"data.path = {path!r}: no such file or folder")
+    weights = read_config(WeightsConfig, parameters["weights"], "weights")
+    for name in (weights.vae, weights.posterior):
+        if name not in (None, "random") and not (project / name).is_dir():
+            find_model(name)
+    if weights.vae == "random":
+        model = read_config(ModelConfig, parameters["model"], "model")
+        shape = architecture_named(model.architecture)
+        data = read_config(DataConfig, parameters["data"], "data")
+        if (shape.channels, shape.image_size) != (data.channels, data.image_size):
+            raise ConfigurationError(
+                f"model.architecture = {model.architecture!r} is for {shape.channels} x "
+                f"{shape.image_size}² images; data.channels = {data.channels}, data.image_size = "
+                f"{data.image_size}"
+            )

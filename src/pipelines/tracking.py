@@ -6,8 +6,11 @@ client and the run's id (MLflow's "active run" belongs to a thread).
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
 import platform
-import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -17,6 +20,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+import psutil
 import torch
 from mlflow.entities import Metric
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -38,6 +42,8 @@ __all__ = [
     "training_callbacks",
 ]
 
+log = logging.getLogger(__name__)
+
 _run_id: str | None = None
 _monitor: SystemMetricsMonitor | None = None
 _stages: dict[str, float] = {}
@@ -56,7 +62,6 @@ _FOLDERS = {
     "posterior": "posterior",
     "trained_vae": "vae",
     "data_docs": "data_docs",
-    "report_files": "report",
 }
 
 
@@ -79,15 +84,25 @@ def git_state() -> dict[str, str]:
         return {}
 
 
+_TABLES = ("metrics.json", "metrics.csv", "comparisons.json", "cases.parquet", "run_facts.json")
+
+
 def command() -> str:
     """The command of this process."""
-    return " ".join(["kedro", *sys.argv[1:]])
+    return shlex.join(["kedro", *sys.argv[1:]])
 
 
 def peak_memory_mib() -> float:
     """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 if sys.platform != "darwin" else 1024**2)
+    memory = psutil.Process().memory_info()
+    # Windows knows the peak; elsewhere the kernel's accounting does.
+    peak = getattr(memory, "peak_wset", None)
+    if peak is not None:
+        return float(peak) / 2**20
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage / (1024 if sys.platform != "darwin" else 1024**2)
 
 
 def record_stage(name: str, seconds: float) -> None:
@@ -101,17 +116,21 @@ def stage_seconds() -> dict[str, float]:
     return dict(_stages)
 
 
-def begin_run(run_params: Mapping[str, Any]) -> None:
+def begin_run(run_params: Mapping[str, Any], device: str) -> None:
     """Remember the active run and tag it with where and from what it is made."""
+    _stages.clear()
     global _run_id, _monitor  # noqa: PLW0603 - one MLflow run per process, shared by all threads
     run = mlflow.active_run()
     _run_id = run.info.run_id if run else None
-    if _run_id is None:
+    if run is None or _run_id is None:
         return
+    _close_dead_runs(run.info.experiment_id)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     facts = {
         **git_state(),
         "command": command(),
+        "device": device,
+        "pid": str(os.getpid()),
         "environment": str(run_params.get("env") or "local"),
         "gpu": gpu,
         "host": platform.node(),
@@ -124,6 +143,28 @@ def begin_run(run_params: Mapping[str, Any]) -> None:
     # each time would start one more monitor.
     _monitor = SystemMetricsMonitor(_run_id)
     _monitor.start()
+
+
+def _close_dead_runs(experiment_id: str) -> None:
+    """Mark runs of this machine whose process is gone as killed: SIGKILL leaves them running."""
+    client = mlflow.MlflowClient()
+    where = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
+    for run in client.search_runs([experiment_id], where):
+        pid = int(run.data.tags.get("pid", 0))
+        if pid and pid != os.getpid() and not psutil.pid_exists(pid):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _end_interrupted_run() -> None:
+    """At exit, mark a run that no hook has ended (Ctrl-C) as killed; MLflow would say finished."""
+    if _monitor is not None and _run_id is not None:
+        end_run()
+        mlflow.end_run("KILLED")
+        mlflow.MlflowClient().set_terminated(_run_id, "KILLED")
+
+
+# Handlers run last in, first out, so this one comes before MLflow's own.
+atexit.register(_end_interrupted_run)
 
 
 def end_run() -> None:
@@ -140,7 +181,10 @@ def log_metrics(values: Mapping[str, float], step: int = 0) -> None:
         return
     now = int(time.time() * 1000)
     metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
-    mlflow.MlflowClient().log_batch(_run_id, metrics=metrics)
+    try:
+        mlflow.MlflowClient().log_batch(_run_id, metrics=metrics)
+    except Exception as error:  # a locked database must not end hours of training
+        log.warning("metrics were not logged to MLflow: %s", error)
 
 
 def log_output(name: str, value: Any) -> None:
@@ -151,6 +195,10 @@ def log_output(name: str, value: Any) -> None:
     for key, tag in _TAGS.get(name, {}).items():
         if key in value:
             client.set_tag(_run_id, tag, str(value[key]))
+    if name == "report_files":
+        # Only this run's files: the folder may hold older ones.
+        for file in (value["report"], *value["figures"], *_TABLES):
+            client.log_artifact(_run_id, str(Path(value["folder"]) / file), "report")
     if name in _FOLDERS:
         client.log_artifacts(_run_id, str(value["folder"]), _FOLDERS[name])
     if name == "metrics":

@@ -27,7 +27,7 @@ def inpainted(project):
 
 def test_inpaint_writes_what_the_design_says(inpainted):
     project, _ = inpainted
-    report = project.folder / "data/08_reporting/inpaint"
+    report = project.folder / "data/test/08_reporting/inpaint"
     metrics = pd.DataFrame(json.loads((report / "metrics.json").read_text()))
     assert list(metrics.columns) == [
         *("metric", "bin", "sampler", "value", "standard_error", "n", "k"),
@@ -49,7 +49,7 @@ def test_inpaint_writes_what_the_design_says(inpainted):
     table = pd.read_csv(report / "metrics.csv")
     pd.testing.assert_frame_equal(table, metrics, check_dtype=False, rtol=1e-12)
     manifest = json.loads(
-        (project.folder / "data/05_model_input/evaluation_manifest.json").read_text()
+        (project.folder / "data/test/05_model_input/evaluation_manifest.json").read_text()
     )
     assert set(metrics["manifest"]) == {manifest["sha256"]}
     assert len(read_cases(project.folder / manifest["path"], manifest["sha256"])) == 20
@@ -57,7 +57,7 @@ def test_inpaint_writes_what_the_design_says(inpainted):
 
 def test_pooled_values_follow_from_the_cases(inpainted):
     project, _ = inpainted
-    report = project.folder / "data/08_reporting/inpaint"
+    report = project.folder / "data/test/08_reporting/inpaint"
     cases = pd.read_parquet(report / "cases.parquet")
     metrics = pd.DataFrame(json.loads((report / "metrics.json").read_text()))
     sums = cases.groupby(["metric", "sampler"])[["value", "weight"]].sum()
@@ -69,7 +69,7 @@ def test_pooled_values_follow_from_the_cases(inpainted):
 
 def test_report_stands_alone(inpainted):
     project, _ = inpainted
-    page = (project.folder / "data/08_reporting/inpaint/report.html").read_text()
+    page = (project.folder / "data/test/08_reporting/inpaint/report.html").read_text()
     assert page.count("data:image/png;base64,") >= 8
     assert not re.search(r'(src|href)="(?!data:|#)', page)
 
@@ -78,7 +78,7 @@ def test_posterior_folder_opens_and_completes(inpainted):
     import torch
 
     project, _ = inpainted
-    posterior = load_posterior(project.folder / "data/06_models/inpaint/posterior")
+    posterior = load_posterior(project.folder / "data/test/06_models/inpaint/posterior")
     truth = torch.randint(0, 256, (1, 1, 16, 16), dtype=torch.uint8)
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., :8] = 1
@@ -94,7 +94,7 @@ def test_mlflow_run_says_what_was_done(inpainted):
     assert run.info.status == "FINISHED"
     assert run.data.params["training.steps"] == "6"
     assert run.data.params["masks.kinds.free_form"] == "0.4"
-    weights = project.folder / "data/06_models/inpaint/posterior/model.safetensors"
+    weights = project.folder / "data/test/06_models/inpaint/posterior/model.safetensors"
     assert run.data.tags["posterior_sha256"] == sha256_of_file(weights)
     for tag in ("data_fingerprint", "weights_sha256", "manifest_sha256", "extractor", "gpu"):
         assert run.data.tags[tag]
@@ -113,9 +113,9 @@ def test_mlflow_run_says_what_was_done(inpainted):
 
 def test_same_command_again_trains_nothing_and_gives_the_same(inpainted):
     project, _ = inpainted
-    report = project.folder / "data/08_reporting/inpaint"
+    report = project.folder / "data/test/08_reporting/inpaint"
     before = (report / "metrics.json").read_bytes()
-    weights = project.folder / "data/06_models/inpaint/posterior/model.safetensors"
+    weights = project.folder / "data/test/06_models/inpaint/posterior/model.safetensors"
     sha256, checkpoints = sha256_of_file(weights), _checkpoint_times(project)
     project.kedro("run", "--env=test", "--pipeline=inpaint")
     assert sha256_of_file(weights) == sha256
@@ -124,14 +124,16 @@ def test_same_command_again_trains_nothing_and_gives_the_same(inpainted):
 
 
 def _checkpoint_times(project):
-    folder = project.folder / "data/06_models/inpaint/training"
+    folder = project.folder / "data/test/06_models/inpaint/training"
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("checkpoint-*.pt")}
 
 
 def test_evaluate_scores_the_last_posterior_on_the_full_manifest(inpainted):
     project, _ = inpainted
     project.kedro("run", "--env=test", "--pipeline=evaluate")
-    metrics = json.loads((project.folder / "data/08_reporting/inpaint/metrics.json").read_text())
+    metrics = json.loads(
+        (project.folder / "data/test/08_reporting/inpaint/metrics.json").read_text()
+    )
     assert {row["n"] for row in metrics if row["bin"] == "pooled"} == {25}
     assert {row["k"] for row in metrics if row["metric"] == "perceptual_diversity"} == {4}
 
@@ -139,7 +141,7 @@ def test_evaluate_scores_the_last_posterior_on_the_full_manifest(inpainted):
 def test_pretrain_makes_a_vae_that_inpaint_takes(inpainted):
     project, _ = inpainted
     project.kedro("run", "--env=test", "--pipeline=pretrain")
-    folder = project.folder / "data/06_models/vae/digits"
+    folder = project.folder / "data/test/06_models/vae/digits"
     card = read_card(folder, "vae")
     assert card["weights_source"]["seed"] == 0
     assert card["test_bits_per_dim"] > 0
@@ -149,7 +151,7 @@ def test_pretrain_makes_a_vae_that_inpaint_takes(inpainted):
         "--pipelines=data_preparation,pretrained_weights,conditional_training",
         f"--params=weights.vae={folder},weights.allow_untrained=false",
     )
-    posterior = read_card(project.folder / "data/06_models/inpaint/posterior", "posterior")
+    posterior = read_card(project.folder / "data/test/06_models/inpaint/posterior", "posterior")
     assert posterior["weights_source"]["vae"] == card["sha256"]
 
 
@@ -196,13 +198,13 @@ def test_killed_run_is_finished_by_the_same_command(inpainted):
     assert 0 < killed_at < 400
     done = subprocess.run(finished, capture_output=True, text=True, check=False, **settings)
     assert done.returncode == 0, done.stderr[-3000:]
-    card = read_card(project.folder / "data/06_models/inpaint/posterior", "posterior")
+    card = read_card(project.folder / "data/test/06_models/inpaint/posterior", "posterior")
     assert card["weights_source"]["training"]["steps"] == 400
     assert card["weights_source"]["seed"] == 5
 
 
 def _steps_done(project):
-    folder = project.folder / "data/06_models/inpaint/training"
+    folder = project.folder / "data/test/06_models/inpaint/training"
     for marker in folder.glob("*/run.json"):
         steps = [int(p.stem.split("-")[1]) for p in marker.parent.glob("checkpoint-*.pt")]
         if steps and max(steps) > 6:

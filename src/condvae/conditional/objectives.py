@@ -28,8 +28,8 @@ def forward_kl(
         trunk: The frozen model's pass over the whole images.
         partial: Gradients go here and nowhere else.
         condition: (B,Cy,H,W).
-        log_std_floor: Count smaller log-stds of c as this value, gradients passing as if they were
-            not changed. Copied posterior heads meet inputs they never saw and start with log-stds
+        log_std_floor: Count smaller log-stds of c and q as this value, gradients passing as if they
+            were not changed. Copied posterior heads meet inputs they never saw and start with log-stds
             down to -26, where the KL overflows; a floor keeps gradients finite until they have
             learned better. None = the exact KL.
 
@@ -38,11 +38,14 @@ def forward_kl(
     """
     features = partial.encode(condition)
     rates = []
-    for index, (h, posterior) in enumerate(zip(trunk.hidden, trunk.posteriors, strict=True)):
+    for index, (h, q) in enumerate(zip(trunk.hidden, trunk.posteriors, strict=True)):
+        posterior = q
         conditional = partial.head(index).distribution(h, features[h.shape[2]])
         if log_std_floor is not None:
             log_std = conditional.log_std
             lifted = log_std + (log_std.clamp(min=log_std_floor) - log_std).detach()
             conditional = DiagonalGaussian(conditional.mean, lifted)
+            # The same floor for q: else c would be pulled below it for ever where q is narrower.
+            posterior = DiagonalGaussian(q.mean, q.log_std.clamp(min=log_std_floor))
         rates.append(conditional.kl_from(posterior).flatten(1).sum(dim=1))
     return torch.stack(rates, dim=1)

@@ -25,6 +25,8 @@ __all__ = ["METRIC_DEFINITIONS", "compare", "list_case_scores", "tabulate"]
 POOLED = "pooled"
 # Scores of likelihood use no feature network.
 NO_EXTRACTOR = "pixels"
+# The one metric that is a ratio of sums over cases and not a mean.
+RATIO = "bound_bits_per_unobserved_dim"
 
 METRIC_DEFINITIONS = {
     "negative_elbo_nats_per_dim": "Bound on -log p(x | y) with the whole image predicted, in nats per "
@@ -114,7 +116,7 @@ def _values(
     )
     if len(group) >= 2 * score.features.shape[1]:
         values["frechet_distance"] = frechet_distance(
-            score.features[group], score.truth_features[group], seed=seed
+            score.features[group], score.truth_features[group], clusters=images, seed=seed
         )
     return values
 
@@ -147,14 +149,14 @@ def compare(
             continue
         for metric in _COMPARED:
             for name, group in _groups(cases).items():
-                a = _paired_values(scores[reference], metric, group)
-                b = _paired_values(scores[other], metric, group)
-                if a is None or b is None:
+                if not all(_has(metric, scores[s]) for s in (reference, other)):
                     continue
-                found = paired_difference(a, b, images[group], level, seed=seed)
+                a, weights = _numerators(scores[reference], metric, group)
+                b, _ = _numerators(scores[other], metric, group)
+                found = paired_difference(a, b, images[group], level, seed=seed, weights=weights)
                 numbers = asdict(found)
                 numbers["relative_difference"] = numbers.pop("relative")
-                error = mean_score(a - b, images[group]).standard_error
+                error = ratio_of_sums(a - b, weights, images[group]).standard_error
                 rows.append(
                     {
                         "metric": metric,
@@ -168,14 +170,17 @@ def compare(
     return rows
 
 
-def _paired_values(
+def _has(metric: str, score: CaseScores) -> bool:
+    return metric == RATIO or metric in score.values
+
+
+def _numerators(
     score: CaseScores, metric: str, group: NDArray[np.intp]
-) -> NDArray[np.float64] | None:
-    """Values per case whose mean is the metric; the ratio's denominator is that of the group."""
-    if metric == "bound_bits_per_unobserved_dim":
-        dimensions = float(score.predicted_dimensions[group].mean())
-        return score.values["bound_bits"][group] / dimensions
-    return score.values[metric][group] if metric in score.values else None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values and weights of the cases; the metric is the ratio of their sums."""
+    if metric == RATIO:
+        return score.values["bound_bits"][group], score.predicted_dimensions[group]
+    return score.values[metric][group], np.ones(len(group))
 
 
 def list_case_scores(

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from condvae.configuration import ConfigurationError, check_positive
-from condvae.metrics.scores import ScoreValue
+from condvae.metrics.scores import ScoreValue, cluster_groups
 
 __all__ = ["frechet_distance"]
 
@@ -22,6 +22,7 @@ def frechet_distance(
     features_b: Features,
     *,
     paired: bool = True,
+    clusters: ArrayLike | None = None,
     resamples: int = 200,
     seed: int = 0,
 ) -> ScoreValue:
@@ -34,6 +35,8 @@ def frechet_distance(
         features_a: (N,D).
         features_b: (M,D).
         paired: Whether row i of both belongs to the same case. Such rows are resampled together.
+        clusters: (N,) labels of the independent units (images) of paired rows, which are then
+            resampled instead of the rows; `None` for independent rows.
         resamples: Bootstrap resamples of the rows for the standard error (one takes about as long
             as the distance itself); 0 for none.
         seed: Seed of the bootstrap.
@@ -60,6 +63,9 @@ def frechet_distance(
         raise ConfigurationError(
             f"{len(a)} and {len(b)} rows of features: paired features need the same number"
         )
+    if clusters is not None and not paired:
+        raise ConfigurationError("clusters of unpaired features: expected None")
+    groups, count = cluster_groups(len(a), clusters)
     check_positive("resamples", resamples, zero=True)
     # Here and not above: torch-fidelity takes seconds to import, and every command imports this.
     from torch_fidelity.metric_fid import fid_features_to_statistics
@@ -71,7 +77,7 @@ def frechet_distance(
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(resamples):
-        weights_a = _resample(rng, len(a))
+        weights_a = _resample(rng, count)[groups]
         weights_b = weights_a if paired else _resample(rng, len(b))
         draws.append(
             _distance(_weighted_statistics(a, weights_a), _weighted_statistics(b, weights_b))

@@ -94,7 +94,7 @@ def ratio_of_sums(
     """
     above = _checked("numerators", numerators)
     below = _checked("denominators", denominators)
-    groups, count = _groups(len(above), clusters)
+    groups, count = cluster_groups(len(above), clusters)
     _check_same_length("numerators", above, "denominators", below)
     total = float(below.sum())
     if below.min() < 0 or total == 0:
@@ -116,9 +116,12 @@ def paired_difference(
     level: float = 0.95,
     *,
     seed: int,
+    weights: ArrayLike | None = None,
     resamples: int = 2000,
 ) -> PairedDifference:
     """Compare two samplers on the same cases, with a percentile bootstrap over clusters.
+
+    With `weights` the scores compared are ratios, sum of scores over sum of weights.
 
     Args:
         a: (N,) scores of the first sampler.
@@ -126,10 +129,11 @@ def paired_difference(
         clusters: (N,) labels of the independent units (images), `None` for independent cases.
         level: Coverage of the interval, between 0 and 1.
         seed: Seed of the resampling.
+        weights: (N,) denominators of ratios of sums, resampled with the scores; `None` for means.
         resamples: Number of resamples.
 
     Returns:
-        Mean of a minus mean of b, its interval, and the difference relative to the mean of b.
+        Score of a minus score of b, its interval, and the difference relative to the score of b.
 
     Raises:
         ConfigurationError: No values, a value that is not finite, shapes that differ, or `level`
@@ -140,18 +144,21 @@ def paired_difference(
     if not 0 < level < 1:
         raise ConfigurationError(f"level = {level!r}: expected between 0 and 1")
     check_positive("resamples", resamples)
-    groups, count = _groups(len(first), clusters)
+    groups, count = cluster_groups(len(first), clusters)
     gaps = np.bincount(groups, weights=first - second, minlength=count)
-    sizes = np.bincount(groups, minlength=count).astype(np.float64)
+    below = np.ones(len(first)) if weights is None else _checked("weights", weights)
+    _check_same_length("a", first, "weights", below)
+    sizes = np.bincount(groups, weights=below, minlength=count)
     rng = np.random.default_rng(seed)
     shares = np.full(count, 1 / count)
     draws = []
     chunk = max(_WEIGHTS_AT_ONCE // count, 1)
     for start in range(0, resamples, chunk):
-        weights = rng.multinomial(count, shares, size=min(chunk, resamples - start))
-        draws.append((weights @ gaps) / (weights @ sizes))
+        times = rng.multinomial(count, shares, size=min(chunk, resamples - start))
+        draws.append((times @ gaps) / (times @ sizes))
     low, high = np.quantile(np.concatenate(draws), [(1 - level) / 2, (1 + level) / 2])
-    difference, scale = float((first - second).mean()), abs(float(second.mean()))
+    total = float(below.sum())
+    difference, scale = float((first - second).sum()) / total, abs(float(second.sum())) / total
     relative = difference / scale if scale > 0 else math.nan
     return PairedDifference(difference, float(low), float(high), relative, level, len(first))
 
@@ -177,7 +184,7 @@ def _check_same_length(
         )
 
 
-def _groups(n: int, clusters: ArrayLike | None) -> tuple[NDArray[np.intp], int]:
+def cluster_groups(n: int, clusters: ArrayLike | None) -> tuple[NDArray[np.intp], int]:
     """Return the cluster index of each case and the number of clusters."""
     if clusters is None:
         return np.arange(n), n

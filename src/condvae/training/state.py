@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import re
@@ -16,6 +15,11 @@ import torch
 
 from condvae.configuration import ConfigurationError
 from condvae.files import open_atomic, write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["CheckpointFolder"]
 
@@ -51,9 +55,6 @@ class CheckpointFolder:
                 )
         else:
             write_json(marker, {"fingerprint": fingerprint, "format": FORMAT})
-        # A kill in the middle of a write leaves its temporary file, as large as a checkpoint.
-        for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -64,12 +65,16 @@ class CheckpointFolder:
         """
         with (self.folder / "lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigurationError(
                     f"{self.folder} is in use: the same training runs in another process. Wait for "
                     "it; this command then finds its result"
                 ) from None
+            # A kill in the middle of a write leaves its temporary file, as large as a checkpoint.
+            for path in self.folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
             yield
 
     def _files(self) -> list[tuple[int, Path]]:

@@ -19,7 +19,7 @@ from condvae.training.acceleration import place, resolve_device
 from condvae.training.conditioning import ForwardKL
 from condvae.vdvae.checkpoints import load_strictly
 from pipelines.parameters import ModelConfig, TaskConfig
-from pipelines.tracking import training_callbacks
+from pipelines.tracking import command, training_callbacks
 
 
 def train_partial_encoder(
@@ -67,7 +67,7 @@ def train_partial_encoder(
         config,
         seed,
     )
-    root = Path(folders["models"]) / "inpaint"
+    root = Path(folders["inpaint"])
     result = fit(
         config, objective, root / "training" / run[:12], run, callbacks=training_callbacks()
     )
@@ -75,9 +75,11 @@ def train_partial_encoder(
     posterior = ImagePosterior(ConditionalModel(vae, partial.eval()), conditional_task)
     facts = {
         "name": image_store["name"],
-        "weights_source": {"command": "kedro run --pipeline=inpaint", "run": run, **identity},
+        "weights_source": {"command": command(), "run": run, **identity},
         "vae": pretrained_vae["name"],
-        "validation": {k: v for k, v in result.history[-1].items() if "validation" in k},
+        "validation": {
+            k: v for record in result.history[-1:] for k, v in record.items() if "validation" in k
+        },
     }
     card = save_posterior(root / "posterior", posterior, facts)
     description = {

@@ -31,7 +31,6 @@ from condvae.training.acceleration import resolve_device
 from pipelines import tracking
 from pipelines.parameters import (
     EvaluationConfig,
-    FeatureConfig,
     ManifestConfig,
     SamplingConfig,
     WeightsConfig,
@@ -48,7 +47,7 @@ def find_posterior(
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Return the posterior to score and its training history: as told, else the last, else bundled."""
     named = read_config(WeightsConfig, weights, "weights").posterior
-    last = Path(folders["models"]) / "inpaint" / "posterior"
+    last = Path(folders["inpaint"]) / "posterior"
     name = named or (str(last) if (last / "card.json").is_file() else BUNDLED_POSTERIOR)
     folder = find_model(name)
     card = read_card(folder, "posterior")
@@ -67,13 +66,15 @@ def find_posterior(
 
 def build_manifest(
     image_store: dict[str, Any],
-    size: dict[str, Any],
+    evaluation: dict[str, Any],
     masks: dict[str, Any],
     folders: dict[str, str],
-    seed: int,
+    *,
+    size: str,
 ) -> dict[str, Any]:
     """Choose test images and masks, write them as a hashed manifest, describe it."""
-    config = read_config(ManifestConfig, size, "evaluation")
+    settings = read_config(EvaluationConfig, evaluation, "evaluation")
+    config: ManifestConfig = getattr(settings, size)
     images = open_images(Path(image_store["folder"]))
     rows = images.indices("test")
     cases = build_cases(
@@ -82,9 +83,10 @@ def build_manifest(
         image_store["image_size"],
         read_config(MaskConfig, masks, "masks"),
         per_bin=config.cases_per_bin,
-        seed=seed,
+        seed=settings.seed,
+        prefix=size,
     )
-    path = Path(folders["evaluation"]) / "cases.jsonl"
+    path = Path(folders["evaluation"]) / f"cases_{size}.jsonl"
     return {
         "path": str(path),
         "sha256": write_cases(path, cases),
@@ -95,13 +97,13 @@ def build_manifest(
 
 def train_features(
     image_store: dict[str, Any],
-    settings: dict[str, Any],
+    evaluation: dict[str, Any],
     folders: dict[str, str],
     device: str,
-    seed: int,
 ) -> dict[str, Any]:
     """Train the feature network once per data set and settings; describe it."""
-    config = read_config(FeatureConfig, settings, "evaluation.feature_network")
+    settings = read_config(EvaluationConfig, evaluation, "evaluation")
+    config, seed = settings.feature_network, settings.seed
     identity = {"config": asdict(config), "data": image_store["fingerprint"], "seed": seed}
     folder = Path(folders["features"]) / f"feature_network-{fingerprint(identity)[:12]}"
     if not (folder / "card.json").is_file():
@@ -139,10 +141,10 @@ def evaluate_samplers(
     sampling: dict[str, Any],
     evaluation: dict[str, Any],
     device: str,
-    seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any], dict[str, Any]]:
     """Score every sampler on the manifest; return tables, example pictures and facts."""
     config = read_config(EvaluationConfig, evaluation, "evaluation")
+    seed = config.seed
     how = read_config(SamplingConfig, sampling, "sampling")
     images = open_images(Path(image_store["folder"]))
     cases = read_cases(evaluation_manifest["path"], evaluation_manifest["sha256"])
@@ -158,6 +160,14 @@ def evaluate_samplers(
         images.labels[rows] if images.labels is not None and card.task == "classifier" else None
     )
     trained = load_posterior(posterior["folder"], resolve_device(device))
+    seen = (trained.card.get("weights_source") or {}).get("data")
+    if trained.card.get("name") == image_store["name"] and seen != image_store["fingerprint"]:
+        log.warning(
+            "the posterior %s was trained on %s with another subset or split: it may have seen images "
+            "that are test images here",
+            posterior["folder"],
+            image_store["name"],
+        )
     keep = [
         i
         for b in range(5)
@@ -178,7 +188,7 @@ def evaluate_samplers(
             seed=seed,
             batch_size=how.batch_size,
             keep=keep,
-            paste_observed=how.paste_observed,
+            paste_observed=how.paste_observed or name == "prior",
             progress=bar.update,
         )
         seconds[name] = time.perf_counter() - started

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from kedro.pipeline import Pipeline, node, pipeline
 
 from pipelines.evaluation.nodes import (
@@ -22,26 +24,14 @@ def create_pipeline(size: str = "quick") -> Pipeline:
     return pipeline(
         [
             node(
-                build_manifest,
-                [
-                    "image_store",
-                    f"params:evaluation.{size}",
-                    "params:masks",
-                    "params:folders",
-                    "params:seed",
-                ],
+                partial(build_manifest, size=size),
+                ["image_store", "params:evaluation", "params:masks", "params:folders"],
                 "evaluation_manifest",
                 name="build_manifest_node",
             ),
             node(
                 train_features,
-                [
-                    "image_store",
-                    "params:evaluation.feature_network",
-                    "params:folders",
-                    "params:device",
-                    "params:seed",
-                ],
+                ["image_store", "params:evaluation", "params:folders", "params:device"],
                 "feature_network",
                 name="train_features_node",
             ),
@@ -55,7 +45,6 @@ def create_pipeline(size: str = "quick") -> Pipeline:
                     "params:sampling",
                     "params:evaluation",
                     "params:device",
-                    "params:seed",
                 ],
                 [
                     "metrics",

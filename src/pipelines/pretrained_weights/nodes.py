@@ -25,7 +25,7 @@ def fetch_weights(
     """Return name, folder and hash of the VAE to be frozen."""
     config = read_config(WeightsConfig, weights, "weights")
     if config.vae == "random":
-        folder = f"{folders['models']}/vae/random"
+        folder = f"{folders['vae']}_untrained"
         architecture = architecture_named(read_config(ModelConfig, model, "model").architecture)
         mean, std = image_store["training_mean"], image_store["training_std"]
         save_vae(folder, new_vae(architecture, mean, std, seed), {"weights_source": None})
@@ -36,6 +36,15 @@ def fetch_weights(
         raise ConfigurationError(
             f"weights.vae = {config.vae!r} was never trained: conditioning it gives noise. Train one "
             "with `kedro run --pipeline=pretrain`, or set weights.allow_untrained=true"
+        )
+    source = card.get("weights_source") or {}
+    trained_on = source.get("data")
+    if card.get("name") == image_store["name"] and trained_on != image_store["fingerprint"]:
+        log.warning(
+            "the VAE %s was trained on %s with another subset or split: it may have seen images that "
+            "are test images here",
+            config.vae,
+            image_store["name"],
         )
     expected = (vae.contract.channels, vae.contract.size)
     found = (image_store["channels"], image_store["image_size"])

@@ -17,7 +17,7 @@ from condvae.training.pretraining import NegativeElbo, bits_per_dim
 from condvae.vdvae.architecture import architecture_named
 from condvae.vdvae.checkpoints import load_strictly
 from pipelines.parameters import ModelConfig
-from pipelines.tracking import log_metrics, training_callbacks
+from pipelines.tracking import command, log_metrics, training_callbacks
 
 
 def train_vae(
@@ -51,17 +51,16 @@ def train_vae(
     objective = NegativeElbo(
         vae, images.pixels, images.indices("train"), images.indices("validation"), config, seed
     )
-    root = Path(folders["models"]) / "vae"
-    result = fit(
-        config, objective, root / "training" / run[:12], run, callbacks=training_callbacks()
-    )
+    root = Path(folders["vae"])
+    run_dir = root.with_name(f"{root.name}_training") / run[:12]
+    result = fit(config, objective, run_dir, run, callbacks=training_callbacks())
     load_strictly(vae, result.weights, "averaged weights")
     test = images.indices("test")
     bits, error = bits_per_dim(vae, images.pixels, test, config.batch_size, seed)
     log_metrics({"test/bits_per_dim": bits, "test/bits_per_dim_standard_error": error})
     facts = {
         "name": image_store["name"],
-        "weights_source": {"command": "kedro run --pipeline=pretrain", "run": run, **identity},
+        "weights_source": {"command": command(), "run": run, **identity},
         "test_bits_per_dim": bits,
         "test_bits_per_dim_standard_error": error,
         "test_images": len(test),

@@ -90,15 +90,18 @@ def test_the_folder_of_another_run_is_refused_and_left_alone(tmp_path):
 def test_what_a_killed_write_left_is_removed(tmp_path):
     CheckpointFolder(tmp_path, "a").save(1, {})
     (tmp_path / ".checkpoint-000000002.pt.abc.tmp").write_bytes(b"half")
-    assert CheckpointFolder(tmp_path, "a").load_latest()["step"] == 1
-    assert names(tmp_path) == ["checkpoint-000000001.pt", "run.json"]
+    folder = CheckpointFolder(tmp_path, "a")
+    with folder.locked():
+        assert folder.load_latest()["step"] == 1
+    assert names(tmp_path) == ["checkpoint-000000001.pt", "lock", "run.json"]
 
 
 def test_second_process_is_kept_out_until_the_first_is_done(tmp_path):
     folder = CheckpointFolder(tmp_path, "f" * 64)
     other = CheckpointFolder(tmp_path, "f" * 64)
     with (
-        folder.locked(), pytest.raises(ConfigurationError, match="is in use: the same training runs"),
+        folder.locked(),
+        pytest.raises(ConfigurationError, match="is in use: the same training runs"),
         other.locked(),
     ):
         pass

@@ -11,7 +11,7 @@ from pipelines.evaluation.nodes import BUNDLED_POSTERIOR, find_posterior
 
 
 def test_fresh_clone_scores_the_bundled_posterior(tmp_path):
-    description, history = find_posterior({}, {"models": str(tmp_path)})
+    description, history = find_posterior({}, {"inpaint": str(tmp_path / "inpaint")})
     card = read_card(find_model(BUNDLED_POSTERIOR), "posterior")
     assert description["sha256"] == card["sha256"]
     assert history == []
@@ -23,7 +23,7 @@ def test_last_trained_posterior_comes_first(tmp_path, make_posterior):
     training = tmp_path / "inpaint" / "training" / ("f" * 12)
     training.mkdir(parents=True)
     (training / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
-    description, history = find_posterior({}, {"models": str(tmp_path)})
+    description, history = find_posterior({}, {"inpaint": str(tmp_path / "inpaint")})
     assert description["sha256"] == card["sha256"]
     assert history == [{"step": 1, "train/loss": 0.5}]
 
@@ -32,10 +32,12 @@ def test_named_posterior_comes_before_the_last(tmp_path, make_posterior):
     save_posterior(tmp_path / "inpaint" / "posterior", make_posterior(), {})
     named = tmp_path / "named"
     card = save_posterior(named, make_posterior(seed=3), {})
-    description, _ = find_posterior({"posterior": str(named)}, {"models": str(tmp_path)})
+    description, _ = find_posterior(
+        {"posterior": str(named)}, {"inpaint": str(tmp_path / "inpaint")}
+    )
     assert description["sha256"] == card["sha256"]
 
 
 def test_name_that_is_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"'nowhere': neither a registered name"):
-        find_posterior({"posterior": "nowhere"}, {"models": str(tmp_path)})
+        find_posterior({"posterior": "nowhere"}, {"inpaint": str(tmp_path / "inpaint")})

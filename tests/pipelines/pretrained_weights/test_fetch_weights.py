@@ -8,12 +8,15 @@ from condvae.configuration import ConfigurationError
 from condvae.model_folder import save_vae
 from pipelines.pretrained_weights.nodes import fetch_weights
 
-STORE = {"channels": 1, "image_size": 16, "training_mean": 80.0, "training_std": 90.0}
+STORE = {
+    **{"name": "digits", "fingerprint": "f" * 64, "channels": 1, "image_size": 16},
+    **{"training_mean": 80.0, "training_std": 90.0},
+}
 MODEL = {"architecture": "tiny16"}
 
 
 def fetch(tmp_path, **weights):
-    return fetch_weights(STORE, weights, MODEL, {"models": str(tmp_path)}, 0)
+    return fetch_weights(STORE, weights, MODEL, {"vae": str(tmp_path / "vae")}, 0)
 
 
 def test_bundled_vae_is_found_by_name(tmp_path):
@@ -43,4 +46,4 @@ def test_saved_vae_without_a_source_counts_as_never_trained(tmp_path, make_vae):
 def test_vae_for_other_images_is_refused(tmp_path):
     store = {**STORE, "image_size": 32}
     with pytest.raises(ConfigurationError, match=r"takes 1 x 16² images, the data have 1 x 32²"):
-        fetch_weights(store, {"vae": "digits"}, MODEL, {"models": str(tmp_path)}, 0)
+        fetch_weights(store, {"vae": "digits"}, MODEL, {"vae": str(tmp_path / "vae")}, 0)
