@@ -96,6 +96,7 @@ def test_mlflow_run_says_what_was_done(inpainted):
     assert run.data.params["masks.kinds.free_form"] == "0.4"
     weights = project.folder / "data/test/06_models/inpaint/posterior/model.safetensors"
     assert run.data.tags["posterior_sha256"] == sha256_of_file(weights)
+    assert run.data.tags["device"] == "cpu"
     for tag in ("data_fingerprint", "weights_sha256", "manifest_sha256", "extractor", "gpu"):
         assert run.data.tags[tag]
     metrics = run.data.metrics
@@ -201,6 +202,9 @@ def test_killed_run_is_finished_by_the_same_command(inpainted):
     card = read_card(project.folder / "data/test/06_models/inpaint/posterior", "posterior")
     assert card["weights_source"]["training"]["steps"] == 400
     assert card["weights_source"]["seed"] == 5
+    _, runs = project.runs()
+    assert {run.data.tags["pid"]: run.info.status for run in runs}[str(process.pid)] == "KILLED"
+    assert runs[0].info.status == "FINISHED"
 
 
 def _steps_done(project):
