@@ -17,6 +17,7 @@ from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.acceleration import resolve_device
 from condvae.training.config import TrainingConfig
 from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.presets import PRESETS, preset_named
 
 __all__ = [
     "EvaluationConfig",
@@ -49,14 +50,35 @@ class WeightsConfig:
     """Which weights are used.
 
     Attributes:
-        vae: Registered name, model folder, or ``random``.
+        vae: Registered name, model folder, official checkpoint (``.th``), or ``random``.
         allow_untrained: Accept a VAE that was never trained.
         posterior: What `evaluate` scores; None = the last trained posterior, else the bundled one.
+        preset: The published model an official checkpoint belongs to; None for everything else.
     """
 
     vae: str = "digits"
     allow_untrained: bool = False
     posterior: str | None = None
+    preset: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset is not None:
+            preset_named(self.preset)
+        if self.is_official_file and self.preset is None:
+            raise ConfigurationError(
+                f"preset = None: weights.vae = {self.vae!r} is an official checkpoint, which does "
+                f"not say what model it is; expected one of {', '.join(PRESETS)}"
+            )
+        if self.preset is not None and not self.is_official_file:
+            raise ConfigurationError(
+                f"preset = {self.preset!r}: only for official checkpoints (.th), but weights.vae = "
+                f"{self.vae!r}"
+            )
+
+    @property
+    def is_official_file(self) -> bool:
+        """Whether `vae` is a checkpoint in the official layout."""
+        return self.vae.endswith(".th")
 
 
 @dataclass(frozen=True)
@@ -211,7 +233,8 @@ def _check_sources(parameters: Mapping[str, Any], project: Path) -> None:
         raise ConfigurationError(f"data.path = {path!r}: no such file or folder")
     weights = read_config(WeightsConfig, parameters["weights"], "weights")
     for name in (weights.vae, weights.posterior):
-        if name not in (None, "random") and not (project / name).is_dir():
+        # Official checkpoints are files; everything else is a folder or a registered name.
+        if name not in (None, "random") and not (project / name).exists():
             find_model(name)
     if weights.vae == "random":
         model = read_config(ModelConfig, parameters["model"], "model")

@@ -1,67 +1,60 @@
-"""Pretrained models by name.
+"""Pretrained models by name: where their files are, fetched once and checked every time.
 
-A card in ``cards.yaml`` says where a model is, the sha256 of its weights, and what it is for. Models
-of this version come with the package, so that everything works on a fresh clone.
+A card in ``cards.yaml`` says where a model is, the sha256 of its weights, and what it is for. Some
+models come with the package, so that everything works on a fresh clone; published checkpoints are
+fetched into a cache folder. Their hashes are not published: the first file that is accepted under a
+name is pinned in the folder's lock file, and nothing else is accepted under that name afterwards.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.resources import files
+import logging
+import os
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
+from tqdm import tqdm
 
-from condvae.configuration import ConfigurationError, read_config
+from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
+from condvae.pretrained.cards import PretrainedCard, bundled_folder, card_named, read_cards
+from condvae.pretrained.download import (
+    DownloadError,
+    HashMismatchError,
+    Patience,
+    Progress,
+    download_file,
+)
+from condvae.pretrained.lock import LOCK_FILE, Pin, add_pin, held, read_pins
 
-__all__ = ["PretrainedCard", "find_model", "read_cards"]
+__all__ = ["cache_folder", "fetch", "find_model"]
+
+CACHE_VARIABLE = "CONDVAE_CACHE"
+BY_HAND = "by hand"
+# A file that is accepted unseen must at least have about the size of its parameters: not an error
+# page, not half of it.
+LEAST_SHARE, LARGEST_SHARE = 0.8, 1.25
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PretrainedCard:
-    """One entry of ``cards.yaml``.
-
-    Attributes:
-        kind: ``vae`` or ``posterior``.
-        folder: Model folder inside the package.
-        sha256: Of its ``model.safetensors``.
-        description: One sentence.
-    """
-
-    kind: str
-    folder: str
-    sha256: str
-    description: str
-
-
-def read_cards() -> dict[str, PretrainedCard]:
-    """All registered models by name."""
-    text = (files("condvae.pretrained") / "cards.yaml").read_text()
-    entries = yaml.safe_load(text) or {}
-    return {name: read_config(PretrainedCard, entry, name) for name, entry in entries.items()}
+def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Where fetched files lie: `folder`, else ``$CONDVAE_CACHE``, else ``~/.cache/condvae``."""
+    chosen = folder or os.environ.get(CACHE_VARIABLE) or "~/.cache/condvae"
+    return Path(chosen).expanduser()
 
 
 def find_model(name_or_path: str) -> Path:
     """Folder of a registered model, or of a path to a model folder.
 
     Raises:
-        ConfigurationError: Neither; or a bundled file that does not have its sha256.
+        ConfigurationError: Neither; or a bundled file that does not have its sha256; or a published
+            checkpoint, which is a file.
     """
     cards = read_cards()
     if name_or_path in cards:
-        card = cards[name_or_path]
-        folder = Path(str(files("condvae.pretrained") / card.folder))
-        weights = folder / "model.safetensors"
-        if not weights.is_file():
-            raise ConfigurationError(f"{name_or_path}: {weights} is missing from the installation")
-        found = sha256_of_file(weights)
-        if found != card.sha256:
-            raise ConfigurationError(
-                f"{name_or_path}: {weights} has sha256 {found[:12]}..., expected "
-                f"{card.sha256[:12]}...: the installation is damaged"
-            )
-        return folder
+        return _bundled(name_or_path, cards[name_or_path])
     folder = Path(name_or_path)
     if not folder.is_dir():
         raise ConfigurationError(
@@ -69,3 +62,165 @@ def find_model(name_or_path: str) -> Path:
             "model folder. A VAE of your own is made by `kedro run --pipeline=pretrain`"
         )
     return folder
+
+
+def _bundled(name: str, card: PretrainedCard) -> Path:
+    """Folder of a model of the package, its weights checked."""
+    if card.folder is None:
+        raise ConfigurationError(
+            f"model {name!r} is a published checkpoint in the official layout, not a model folder: "
+            f"get it with condvae.pretrained.fetch({name!r}, allow_unpinned=True) and load the file "
+            f"with preset {card.preset!r}"
+        )
+    folder = bundled_folder(card)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise ConfigurationError(f"{name}: {weights} is missing from the installation")
+    found = sha256_of_file(weights)
+    if found != card.sha256:
+        raise ConfigurationError(
+            f"{name}: {weights} has sha256 {found[:12]}..., expected "
+            f"{str(card.sha256)[:12]}...: the installation is damaged"
+        )
+    return folder
+
+
+def fetch(
+    name: str,
+    cache_dir: str | os.PathLike[str] | None = None,
+    allow_unpinned: bool = False,
+    *,
+    patience: Patience | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Return the checked file of a published checkpoint, downloading it when it is not there.
+
+    A file put in its place by hand is checked the same way. For a model of the package its folder is
+    returned.
+
+    Args:
+        name: Registered name.
+        cache_dir: See `cache_folder`.
+        allow_unpinned: Accept a file whose sha256 nobody has stated yet, and pin it.
+        patience: Timeouts and attempts of the download.
+        progress: Called with bytes there and bytes in all; None shows a bar.
+
+    Raises:
+        ConfigurationError: Unknown name, no sha256 known and none allowed to be pinned, a file with
+            another sha256, or a download that failed: then the message says which file goes where.
+    """
+    card = card_named(name)
+    if card.folder is not None:
+        return _bundled(name, card)
+    if card.known_mismatch is not None:
+        log.warning("%s: %s", name, card.known_mismatch)
+    folder = cache_folder(cache_dir)
+    target = folder / card.file_name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder):
+            sha256, stated_by = _expected(name, card, folder)
+            if sha256 is None and not allow_unpinned:
+                raise ConfigurationError(
+                    f"{name}: nobody publishes its sha256, so the first file cannot be checked. Set "
+                    f"allow_unpinned=true to accept it this once; its sha256 is then written to "
+                    f"{folder / LOCK_FILE} and any other file is refused from then on"
+                )
+            if target.exists():
+                _check_present(name, card, target, sha256, stated_by)
+            else:
+                _download(name, card, target, sha256, stated_by, patience, progress)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cache folder {folder} cannot be used ({error.strerror or error}): give another one, "
+            f"or set {CACHE_VARIABLE}"
+        ) from error
+    return target
+
+
+def _expected(name: str, card: PretrainedCard, folder: Path) -> tuple[str | None, str]:
+    """The sha256 a file must have, and who says so."""
+    pin = read_pins(folder).get(name)
+    if card.sha256 is not None:
+        return card.sha256, "the model's card"
+    if pin is not None:
+        where = pin.address if pin.address == BY_HAND else f"from {pin.address}"
+        return pin.sha256, f"{folder / LOCK_FILE}, pinned {pin.date} {where}"
+    return None, ""
+
+
+def _check_present(
+    name: str, card: PretrainedCard, target: Path, sha256: str | None, stated_by: str
+) -> None:
+    """Check a file that is there already; pin it when nothing is known."""
+    if not target.is_file():
+        raise ConfigurationError(f"{name}: {target} is not a file")
+    found = sha256_of_file(target)
+    if sha256 is None:
+        _pin(name, card, target, found, BY_HAND)
+    elif found != sha256:
+        raise ConfigurationError(
+            f"{name}: {target} has sha256 {found}, expected {sha256} ({stated_by}): damaged or "
+            "changed. Move it away to fetch it again"
+        )
+
+
+def _download(
+    name: str,
+    card: PretrainedCard,
+    target: Path,
+    sha256: str | None,
+    stated_by: str,
+    patience: Patience | None,
+    progress: Progress | None,
+) -> None:
+    """Fetch the file; pin it when nothing is known of it."""
+    size = f" (about {card.megabytes} MB)" if card.megabytes is not None else ""
+    bar = tqdm(
+        desc=name,
+        unit="B",
+        unit_scale=True,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        disable=progress is not None,
+    )
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    try:
+        with bar:
+            done = download_file(
+                card.address, target, sha256=sha256, patience=patience, progress=progress or show
+            )
+    except HashMismatchError as error:
+        raise ConfigurationError(
+            f"{name}: {error}. Stated by {stated_by}: the file has changed where it is published"
+        ) from error
+    except DownloadError as error:
+        raise ConfigurationError(
+            f"{name} could not be fetched: {error}. By hand: get {card.address}{size} on a machine "
+            f"that can, put it at {target} and run the same again; it is checked the same way"
+        ) from error
+    if sha256 is None:
+        _pin(name, card, target, done.sha256, card.address)
+
+
+def _pin(name: str, card: PretrainedCard, target: Path, sha256: str, address: str) -> None:
+    """Write down what was accepted, unless it is plainly something else.
+
+    Raises:
+        ConfigurationError: The size is far from the model's. A fetched file is removed.
+    """
+    size = target.stat().st_size
+    expected = card.megabytes * 1e6 if card.megabytes is not None else float(size)
+    if not LEAST_SHARE * expected <= size <= LARGEST_SHARE * expected:
+        if address != BY_HAND:
+            target.unlink()
+        raise ConfigurationError(
+            f"{name}: {target} has {size} bytes, expected about {card.megabytes} MB: cut short, or "
+            "another file. It was not accepted" + ("" if address == BY_HAND else " and not kept")
+        )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    add_pin(target.parent, name, Pin(sha256, size, address, now))
+    log.warning("%s: accepted %s with sha256 %s, pinned in %s", name, target, sha256, LOCK_FILE)

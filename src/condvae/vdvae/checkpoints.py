@@ -4,18 +4,40 @@ The unconditional layout is this project's own. The conditional one keeps the pa
 the encoder (``part_encoder.*``) and each head inside its decoder block
 (``decoder.dec_blocks.N.part_enc.*``); here both live in one trainable module, `PartialEncoder`, as
 ``encoder.*`` and ``heads.N.*``.
+
+Files (``.th``) are what `torch.save` makes of such a dictionary: a zip archive, or a bare pickle before
+PyTorch 1.6.
 """
 
 from __future__ import annotations
 
+import os
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from condvae.conditional.partial_encoder import PartialEncoder
 from condvae.configuration import ConfigurationError
+from condvae.files import open_atomic
+from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.model import VDVAE
+from condvae.vdvae.presets import Preset
 
-__all__ = ["load_strictly", "merge_conditional", "split_conditional"]
+__all__ = [
+    "load_official_conditional",
+    "load_official_vae",
+    "load_strictly",
+    "merge_conditional",
+    "read_official",
+    "split_conditional",
+    "write_official",
+]
 
 
 def split_conditional(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -49,18 +71,27 @@ def merge_conditional(
     return state
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+def load_strictly(
+    module: nn.Module, state: Mapping[str, Tensor], name: str, *, assign: bool = False
+) -> None:
     """Load `state` into `module`, or change nothing and say what does not fit.
 
     Args:
         module: Receives the weights.
         state: Names and tensors.
         name: What is being loaded, for the message.
+        assign: Take the tensors themselves instead of copying their values: for a module built
+            without memory of its own (on the ``meta`` device).
 
     Raises:
         ConfigurationError: Missing, extra or mis-shaped entries, each listed (the first 20).
     """
-    own = module.state_dict()
+    _refuse_differences(module.state_dict(), state, name)
+    module.load_state_dict(dict(state), strict=True, assign=assign)
+
+
+def _refuse_differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
+    """Raise unless `state` has the names and shapes of `own`."""
     problems = [f"missing: {key}" for key in own if key not in state]
     problems += [f"extra: {key}" for key in state if key not in own]
     problems += [
@@ -74,4 +105,182 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], name: str) -> 
         raise ConfigurationError(
             f"{name} does not fit the model: {len(problems)} entries differ\n  {shown}{more}"
         )
-    module.load_state_dict(dict(state), strict=True)
+
+
+def read_official(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a file in the official layout, nothing but tensors being unpickled.
+
+    The checksums of a zip archive are compared first, so that no flipped bit reaches a weight. A bare
+    pickle has none: damage to its structure is found, a changed weight is not (compare the file's
+    sha256).
+
+    Args:
+        path: A ``.th`` file.
+
+    Returns:
+        Tensors on the CPU by name, without a ``module.`` prefix.
+
+    Raises:
+        ConfigurationError: The file is missing, truncated, damaged, or no state dictionary of finite
+            tensors; the message names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigurationError(f"checkpoint {path}: no such file")
+    if path.stat().st_size == 0:
+        raise ConfigurationError(f"checkpoint {path} is empty: fetch it again")
+    try:
+        _compare_checksums(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except ConfigurationError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise ConfigurationError(
+            f"checkpoint {path}: damaged, or a pickle of something else than tensors, which is not "
+            f"loaded because it could run any code ({_reason(error)})"
+        ) from error
+    except Exception as error:  # damaged bytes make the readers fail in any way they can
+        raise ConfigurationError(
+            f"checkpoint {path} cannot be read: truncated, damaged, or not written by torch.save "
+            f"({type(error).__name__}: {_reason(error)})"
+        ) from error
+    return _checked_state(content, path)
+
+
+# PyTorch advises to unpickle without its guard; a user who follows that runs the file's code.
+_ADVICE = ("Weights only load failed", "Please file an issue", "Check the documentation")
+
+
+def _reason(error: Exception) -> str:
+    """First line of what an exception says, PyTorch's advice left out."""
+    lines = [line for line in str(error).splitlines() if line and not line.startswith(_ADVICE)]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _compare_checksums(path: Path) -> None:
+    """Compare every entry of a zip archive with its CRC-32; bare pickles pass."""
+    with open(path, "rb") as file:
+        starts_as_zip = file.read(4) == b"PK\x03\x04"
+    if not (starts_as_zip or zipfile.is_zipfile(path)):
+        return
+    if not zipfile.is_zipfile(path):
+        raise ConfigurationError(
+            f"checkpoint {path} is truncated: the list of contents at its end is missing "
+            f"({path.stat().st_size:,} bytes are there). Fetch it again"
+        )
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ConfigurationError(
+            f"checkpoint {path} is damaged: {damaged} does not have its checksum. Fetch it again"
+        )
+
+
+def _checked_state(content: Any, path: Path) -> dict[str, Tensor]:
+    """Names and tensors of an unpickled file, or what else it holds."""
+    if not isinstance(content, Mapping):
+        raise ConfigurationError(
+            f"checkpoint {path} holds a {type(content).__name__}, expected a state dictionary"
+        )
+    if not content:
+        raise ConfigurationError(f"checkpoint {path} holds no tensors")
+    state: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ConfigurationError(
+                f"checkpoint {path} is no state dictionary: entry {key!r} is a "
+                f"{type(value).__name__}, expected a tensor with a name"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise ConfigurationError(f"checkpoint {path}: {key} has values that are not finite")
+        name = key.removeprefix("module.")
+        if name in state:
+            raise ConfigurationError(
+                f"checkpoint {path}: {name} is there with and without the prefix 'module.'"
+            )
+        state[name] = value
+    return state
+
+
+def write_official(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:
+    """Write a state dictionary as the official code does; `path` is whole or left as it was.
+
+    Args:
+        path: The ``.th`` file; its folder is made when missing.
+        state: ``vae.state_dict()``, or what `merge_conditional` gives.
+    """
+    with open_atomic(path) as file:
+        torch.save({key: _compact(value) for key, value in state.items()}, file)
+
+
+def _compact(value: Tensor) -> Tensor:
+    """A contiguous CPU tensor that owns its memory: torch.save would write all of a shared one."""
+    value = value.detach().cpu().contiguous()
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
+
+
+def load_official_vae(
+    path: str | os.PathLike[str], preset: Preset, dtype: torch.dtype = torch.float32
+) -> VDVAE:
+    """Build a preset's VAE with the weights of an unconditional file.
+
+    Args:
+        path: See `read_official`.
+        preset: Says what the file must fit.
+        dtype: Floating type of the model; published files are float32.
+
+    Returns:
+        The model in evaluation mode, frozen, on the CPU.
+
+    Raises:
+        ConfigurationError: See `read_official`; also entries that are missing, extra or mis-shaped.
+    """
+    vae = _empty_vae(preset)
+    _fill(vae, read_official(path), f"{path} (preset {preset.architecture})", dtype)
+    return vae.eval().requires_grad_(False)
+
+
+def load_official_conditional(
+    path: str | os.PathLike[str],
+    preset: Preset,
+    condition_channels: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[VDVAE, PartialEncoder]:
+    """Build a preset's VAE and partial encoder with the weights of a conditional file.
+
+    Args:
+        path: See `read_official`.
+        preset: Says what the file must fit.
+        condition_channels: Cy; None = image and mask (edges to photos has 3, without a mask).
+        dtype: Floating type of the models.
+
+    Returns:
+        The VAE, frozen, and the partial encoder, which can be trained further; both in evaluation
+        mode on the CPU.
+
+    Raises:
+        ConfigurationError: See `load_official_vae`.
+    """
+    vae = _empty_vae(preset)
+    with torch.device("meta"):
+        partial = PartialEncoder(vae, condition_channels or preset.contract.channels + 1)
+    # Filled together, so that the message lists what is wrong with either, in the file's own names.
+    both = merge_conditional(vae.state_dict(), partial.state_dict())
+    state = read_official(path)
+    name = f"{path} (preset {preset.architecture}, conditional)"
+    _refuse_differences(both, state, name)
+    for module, part in zip((vae, partial), split_conditional(state), strict=True):
+        _fill(module, part, name, dtype)
+    return vae.eval().requires_grad_(False), partial.eval()
+
+
+def _empty_vae(preset: Preset) -> VDVAE:
+    """A model without memory: no time goes into first weights that are replaced at once."""
+    with torch.device("meta"):
+        return VDVAE(architecture_named(preset.architecture), preset.contract)
+
+
+def _fill(module: nn.Module, state: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> None:
+    """Give an empty module its weights."""
+    converted = {key: value.to(dtype) for key, value in state.items()}
+    load_strictly(module, converted, name, assign=True)

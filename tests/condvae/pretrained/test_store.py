@@ -5,7 +5,7 @@ import yaml
 
 from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
-from condvae.pretrained import find_model, read_cards, store
+from condvae.pretrained import cards, find_model, read_cards
 
 CONTENT = b"weights of a test"
 
@@ -16,7 +16,7 @@ def package(tmp_path, monkeypatch):
     folder = tmp_path / "package" / "bundled" / "digits16"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(CONTENT)
-    cards = {
+    entries = {
         "digits16": {
             "kind": "vae",
             "folder": "bundled/digits16",
@@ -24,13 +24,13 @@ def package(tmp_path, monkeypatch):
             "description": "A test.",
         }
     }
-    write_cards(tmp_path / "package", cards)
-    monkeypatch.setattr(store, "files", lambda _: tmp_path / "package")
+    write_cards(tmp_path / "package", entries)
+    monkeypatch.setattr(cards, "files", lambda _: tmp_path / "package")
     return tmp_path / "package"
 
 
-def write_cards(package, cards):
-    (package / "cards.yaml").write_text(yaml.safe_dump(cards))
+def write_cards(package, entries):
+    (package / "cards.yaml").write_text(yaml.safe_dump(entries))
 
 
 def test_a_registered_name_gives_its_folder(package):
@@ -88,8 +88,8 @@ def test_missing_weights_are_refused_with_their_path(package):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"licence": "x"}, r"unknown parameter digits16\.licence"),
-        ({"sha256": None}, r"digits16\.sha256 = None: expected str"),
+        ({"license": "x"}, r"unknown parameter digits16\.license"),
+        ({"sha256": None}, r"digits16\.sha256 = None: a model of the package needs its hash"),
     ],
 )
 def test_a_wrong_card_is_refused(package, change, message):
@@ -106,4 +106,13 @@ def test_no_cards_at_all_is_no_error(package):
 def test_every_model_that_comes_with_the_package_is_whole():
     for name, card in read_cards().items():
         assert card.kind in ("vae", "posterior")
-        assert find_model(name).is_dir()
+        if card.folder is not None:
+            assert find_model(name).is_dir()
+
+
+def test_published_checkpoint_is_no_model_folder():
+    with pytest.raises(ConfigurationError) as caught:
+        find_model("vdvae-cifar10-seed1")
+    message = str(caught.value)
+    assert "fetch('vdvae-cifar10-seed1', allow_unpinned=True)" in message
+    assert "preset 'cifar10'" in message

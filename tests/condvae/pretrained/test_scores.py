@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from condvae.configuration import ConfigurationError
+from condvae.pretrained import card_named, check_score
+
+CARD = card_named("vdvae-cifar10-seed1")  # 2.842
+
+
+def test_score_within_rounding_and_three_standard_errors_passes():
+    verdict = check_score(2.86, 0.008, 10_000, CARD)
+    assert verdict.passed
+    assert verdict.tolerance == pytest.approx(0.005 + 3 * 0.008)
+    assert verdict.expected == 2.842
+    assert verdict.message == (
+        "pass: 2.8600 bits/dim (standard error 0.0080) on 10000 images, published 2.8420 on the "
+        "10,000 test images of CIFAR-10; difference +0.0180, tolerance 0.0290"
+    )
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_tolerance_has_two_sides_and_an_edge(sign):
+    assert check_score(2.842 + sign * 0.0349, 0.01, 5000, CARD).passed
+    verdict = check_score(2.842 + sign * 0.0351, 0.01, 5000, CARD)
+    assert not verdict.passed
+    assert verdict.message.startswith("FAIL: ")
+    assert "too few" not in verdict.message
+
+
+def test_another_seed_of_the_same_model_fails():
+    assert not check_score(2.879, 0.008, 10_000, CARD).passed
+
+
+def test_bits_taken_for_nats_fail():
+    assert not check_score(2.842 * math.log(2), 0.008, 10_000, CARD).passed
+
+
+def test_agreement_on_too_few_images_is_no_pass_and_says_how_many_are_needed():
+    verdict = check_score(2.85, 0.1, 50, CARD)
+    assert not verdict.passed
+    needed = math.ceil(50 * (0.3 / (0.025 * 2.842)) ** 2)
+    assert f"too few images to tell, take about {needed}" in verdict.message
+    # With that many images the standard error is small enough.
+    assert check_score(2.85, 0.1 * math.sqrt(50 / needed), needed, CARD).passed
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_score_that_is_no_number_fails(value):
+    assert not check_score(value, 0.01, 1000, CARD).passed
+
+
+def test_failure_of_a_model_known_not_to_fit_says_so():
+    card = card_named("vdvae-ffhq1024")
+    verdict = check_score(9.0, 0.001, 100, card)
+    assert "reported not to fit the published architecture" in verdict.message
+    assert "reported" not in check_score(2.4208, 0.001, 100, card).message
+
+
+def test_card_without_a_score_is_refused():
+    with pytest.raises(ConfigurationError, match="no score is published for this model"):
+        check_score(3.8, 0.01, 100, card_named("vdvae-imagenet32-raw"))
+    with pytest.raises(ConfigurationError, match="no score"):
+        check_score(2.8, 0.01, 100, replace(CARD, expected_bits_per_dim=None))
+
+
+@pytest.mark.parametrize(
+    ("error", "n", "message"),
+    [
+        (0.01, 0, "n = 0"),
+        (-0.01, 10, "standard_error = -0.01"),
+        (math.nan, 10, "standard_error = nan"),
+        (math.inf, 10, "standard_error = inf"),
+    ],
+)
+def test_impossible_measurements_are_refused(error, n, message):
+    with pytest.raises(ConfigurationError, match=message):
+        check_score(2.842, error, n, CARD)
