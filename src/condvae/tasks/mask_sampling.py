@@ -17,12 +17,17 @@ from condvae.tasks.masks import (
     MASK_KINDS,
     OBSERVED_BINS,
     Mask,
+    MaskKind,
     bin_name,
     bin_of,
     hole_range_of,
 )
+from condvae.tasks.published_masks import PUBLISHED_KINDS, NoMaskInRangeError
 
-__all__ = ["MaskConfig", "draw_mask_in_bin", "draw_masks", "reachable_bins"]
+__all__ = ["ALL_MASK_KINDS", "MaskConfig", "draw_mask_in_bin", "draw_masks", "reachable_bins"]
+
+ALL_MASK_KINDS = MASK_KINDS | PUBLISHED_KINDS
+"""Every kind of mask by its name in the configuration."""
 
 _PROBES = 200
 _LEAST_ACCEPTED = 4
@@ -34,8 +39,8 @@ class MaskConfig:
     """Which masks to draw.
 
     Attributes:
-        kinds: Weight of each kind of mask (names of `condvae.tasks.masks.MASK_KINDS`); they need
-            not add up to one.
+        kinds: Weight of each kind of mask (names of `ALL_MASK_KINDS`); they need not add up to
+            one.
         stratified: Whether each of the five bins of the observed share gets a fifth of the masks.
         pool: Masks drawn once per training run and used again and again, which keeps drawing on the
             CPU out of the training step.
@@ -56,7 +61,7 @@ class MaskConfig:
 
     def __post_init__(self) -> None:
         for name, weight in self.kinds.items():
-            check_choice("kinds", name, MASK_KINDS)
+            check_choice("kinds", name, ALL_MASK_KINDS)
             check_positive(f"kinds.{name}", weight, zero=True)
         if not 0 < sum(self.kinds.values()) < float("inf"):
             raise ConfigurationError(f"kinds = {self.kinds!r}: expected at least one weight > 0")
@@ -122,21 +127,29 @@ def reachable_bins(kind: str, size: int) -> tuple[int, ...]:
     """Return the bins that a kind of mask reaches in at least 2 % of its draws at this size.
 
     Rarer ones count as out of reach: drawing until one turns up would take too long. The answer
-    comes from 200 draws per bin with a fixed seed, so it never depends on the run.
+    comes from 200 draws per bin with a fixed seed, so it never depends on the run. A kind that
+    stays in the wanted range by itself reaches a bin when it can draw one mask for it.
     """
-    rng = np.random.default_rng(0)
-    if not MASK_KINDS[kind].follows_range:
-        shares = [_hit(MASK_KINDS[kind].draw(rng, size, (0.0, 1.0))) for _ in range(_PROBES)]
-        hits = [shares.count(index) for index in range(len(OBSERVED_BINS))]
+    chosen, rng, bins = ALL_MASK_KINDS[kind], np.random.default_rng(0), range(len(OBSERVED_BINS))
+    if chosen.stays_inside:
+        return tuple(index for index in bins if _can_draw(chosen, size, index, rng))
+    if not chosen.follows_range:
+        shares = [_hit(chosen.draw(rng, size, (0.0, 1.0))) for _ in range(_PROBES)]
+        hits = [shares.count(index) for index in bins]
     else:
         hits = [
-            sum(
-                _hit(MASK_KINDS[kind].draw(rng, size, hole_range_of(index))) == index
-                for _ in range(_PROBES)
-            )
-            for index in range(len(OBSERVED_BINS))
+            sum(_hit(chosen.draw(rng, size, hole_range_of(index))) == index for _ in range(_PROBES))
+            for index in bins
         ]
     return tuple(index for index, count in enumerate(hits) if count >= _LEAST_ACCEPTED)
+
+
+def _can_draw(kind: MaskKind, size: int, index: int, rng: np.random.Generator) -> bool:
+    """Whether a kind that stays in the wanted range finds a mask for a bin."""
+    try:
+        return _hit(kind.draw(rng, size, hole_range_of(index))) == index
+    except NoMaskInRangeError:
+        return False
 
 
 @lru_cache(maxsize=256)
@@ -168,7 +181,7 @@ def _hit(mask: Mask) -> int:
 
 def _draw(name: str, size: int, index: int | None, rng: np.random.Generator) -> Mask:
     """Draw from one kind until the mask hides something and is in the bin, if one is given."""
-    kind = MASK_KINDS[name]
+    kind = ALL_MASK_KINDS[name]
     hole_range = (0.0, 1.0) if index is None else hole_range_of(index)
     for _ in range(_MOST_TRIES):
         mask = kind.draw(rng, size, hole_range)

@@ -33,6 +33,7 @@ __all__ = [
     "hole_range_of",
     "patches",
     "rectangles",
+    "stroke_path",
 ]
 
 Mask = NDArray[np.bool_]
@@ -47,6 +48,7 @@ OBSERVED_BINS: tuple[tuple[float, float], ...] = (
 """Bins of the observed share: half-open [low, high), the last one closed."""
 
 _BRUSH = (12 / 256, 48 / 256)
+_CROWD = (10, 5, 20)
 _MOST_STEPS = 17
 
 
@@ -55,13 +57,16 @@ def free_form(
     size: int,
     hole_range: tuple[float, float] = (0.0, 1.0),
     brush: tuple[float, float] = _BRUSH,
+    crowd: tuple[int, int, int] = _CROWD,
+    step_spread: float | None = None,
 ) -> Mask:
     """Holes made of rectangles and of strokes of a round brush.
 
     The mask distribution of Zhao et al. 2021, Large Scale Image Completion via Co-Modulated
     Generative Adversarial Networks, except that the brush is a share of the image's side (the
     published one is 12 to 48 pixels whatever the side, so that small images come out nearly empty;
-    at 256 pixels the two agree).
+    at 256 pixels the two agree). The published one is
+    `condvae.tasks.published_masks.free_form_published`.
 
     Args:
         rng: Source of randomness.
@@ -69,6 +74,9 @@ def free_form(
         hole_range: Lower and upper end of the wanted hole share. It only sets how many holes are
             drawn; the mask may well fall outside.
         brush: Least and largest brush width as shares of the side; at least one pixel is drawn.
+        crowd: One more than the most small rectangles, large rectangles and strokes.
+        step_spread: Standard deviation of the length of a stroke's step in pixels, half the mean
+            by default.
 
     Returns:
         bool (size, size), True = observed.
@@ -82,12 +90,13 @@ def free_form(
         raise ConfigurationError(f"hole_range = {hole_range!r}: expected 0 <= low < high <= 1")
     if not 0 < brush[0] <= brush[1]:
         raise ConfigurationError(f"brush = {brush!r}: expected 0 < least <= largest")
-    crowd = min(low + high, 1.0)
+    share = min(low + high, 1.0)
+    small, large, strokes = crowd
     image = Image.new("L", (size, size), 1)
     draw = ImageDraw.Draw(image)
-    _cut_rectangles(draw, rng, _count_below(rng, 10 * crowd), size, max(size // 2, 1))
-    _cut_rectangles(draw, rng, _count_below(rng, 5 * crowd), size, size)
-    _cut_strokes(draw, rng, _count_below(rng, 20 * crowd), size, brush)
+    _cut_rectangles(draw, rng, _count_below(rng, small * share), size, max(size // 2, 1))
+    _cut_rectangles(draw, rng, _count_below(rng, large * share), size, size)
+    _cut_strokes(draw, rng, _count_below(rng, strokes * share), size, brush, step_spread)
     mask = np.asarray(image, dtype=bool)
     flip_rows, flip_columns = rng.random(2) < 0.5
     return mask[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1].copy()
@@ -151,11 +160,13 @@ class MaskKind:
         name: Name in the configuration.
         draw: ``draw(rng, size, hole_range)`` -> bool (size, size).
         follows_range: Whether `draw` looks at the wanted hole range.
+        stays_inside: Whether `draw` itself goes on until the hole share is in the wanted range.
     """
 
     name: str
     draw: Callable[[np.random.Generator, int, tuple[float, float]], Mask]
     follows_range: bool = False
+    stays_inside: bool = False
 
 
 def _without_range(function: Callable[[np.random.Generator, int], Mask]) -> MaskKind:
@@ -170,7 +181,7 @@ MASK_KINDS: dict[str, MaskKind] = {
         for function in (rectangles, patches, half, centre_box, blank)
     },
 }
-"""Every kind of mask by its name."""
+"""The kinds of masks made here by name; the published ones are in `published_masks`."""
 
 
 def bin_of(observed_share: float) -> int:
@@ -193,6 +204,15 @@ def hole_range_of(index: int) -> tuple[float, float]:
     """Return the hole shares (low, high) that belong to a bin of the observed share."""
     low, high = OBSERVED_BINS[_checked_bin(index)]
     return round(1 - high, 9), round(1 - low, 9)
+
+
+def stroke_path(draw: ImageDraw.ImageDraw, path: Sequence[tuple[int, int]], width: int) -> None:
+    """Cut a stroke through the points (x, y) of a path, `width` pixels wide, with round joints."""
+    draw.line(path, fill=0, width=width)
+    if width > 1:
+        reach = width // 2
+        for x, y in path:
+            draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=0)
 
 
 def encode_runs(mask: Mask) -> list[int]:
@@ -281,6 +301,7 @@ def _cut_strokes(
     count: int,
     size: int,
     brush: tuple[float, float],
+    step_spread: float | None,
 ) -> None:
     """Cut `count` zigzag strokes of a round brush, each of 4 to 17 steps."""
     shape = (count, _MOST_STEPS)
@@ -289,7 +310,8 @@ def _cut_strokes(
     angle = 2 * math.pi / 5 + rng.uniform(-spread[0], spread[1], size=shape)
     angle[:, ::2] *= -1  # the same direction as 2 pi - angle
     radius = math.sqrt(2) * size / 8
-    length = np.clip(rng.normal(radius, radius / 2, size=shape), 0, 2 * radius)
+    deviation = radius / 2 if step_spread is None else step_spread
+    length = np.clip(rng.normal(radius, deviation, size=shape), 0, 2 * radius)
     moves_x, moves_y = (length * np.cos(angle)).tolist(), (length * np.sin(angle)).tolist()
     starts = rng.uniform(0, size, size=(count, 2)).tolist()
     widths = np.maximum(np.floor(rng.uniform(*brush, size=count) * size), 1).astype(int).tolist()
@@ -300,9 +322,4 @@ def _cut_strokes(
             x = min(max(x + moves_x[stroke][step], 0.0), size)
             y = min(max(y + moves_y[stroke][step], 0.0), size)
             path.append((int(x), int(y)))
-        width = widths[stroke]
-        draw.line(path, fill=0, width=width)
-        if width > 1:  # round joints and ends
-            reach = width // 2
-            for x, y in path:
-                draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=0)
+        stroke_path(draw, path, widths[stroke])
