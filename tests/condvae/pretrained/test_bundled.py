@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,7 +52,7 @@ def test_posterior_knows_more_than_the_prior(digits):
     sha256 = [digits.records[row].sha256 for row in rows]
     cases = build_cases(rows.tolist(), sha256, 16, MaskConfig(), per_bin=8, seed=3)
     truths = to_nchw(torch.from_numpy(digits.pixels[[case.image_id for case in cases]]))
-    masks = torch.stack([torch.from_numpy(case.mask) for case in cases]).unsqueeze(1)
+    masks = torch.from_numpy(np.stack([case.mask for case in cases])).unsqueeze(1)
     y = posterior.observe(truths, masks, tuple(case.case_id for case in cases))
     seen = posterior.bound(truths, y)
     blind = posterior.observe(truths, torch.zeros_like(masks), y.case_ids)
