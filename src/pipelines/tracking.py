@@ -159,8 +159,9 @@ def _end_interrupted_run() -> None:
     """At exit, mark a run that no hook has ended (Ctrl-C) as killed; MLflow would say finished."""
     if _monitor is not None and _run_id is not None:
         end_run()
-        mlflow.end_run("KILLED")
-        mlflow.MlflowClient().set_terminated(_run_id, "KILLED")
+        # kedro-mlflow enters the run again for every node; MLflow would end what is left as finished.
+        while mlflow.active_run() is not None:
+            mlflow.end_run("KILLED")
 
 
 # Handlers run last in, first out, so this one comes before MLflow's own.

@@ -207,10 +207,31 @@ def test_killed_run_is_finished_by_the_same_command(inpainted):
     assert runs[0].info.status == "FINISHED"
 
 
+def test_run_ended_by_hand_is_marked_as_killed(inpainted):
+    project, _ = inpainted
+    command = project.command("run", "--env=test", "--params=seed=6,training.steps=100000")
+    # A process started in the background may ignore SIGINT; a user's does not.
+    listen = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start = "sys.argv[0] = 'kedro'; from kedro.framework.cli import main; main()"
+    with subprocess.Popen(
+        [command[0], "-c", listen + start, *command[3:]],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        before = _steps_done(project)
+        deadline = time.monotonic() + 240
+        while _steps_done(project) <= max(before, 400) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    _, runs = project.runs()
+    assert {run.data.tags["pid"]: run.info.status for run in runs}[str(process.pid)] == "KILLED"
+
+
 def _steps_done(project):
     folder = project.folder / "data/test/06_models/inpaint/training"
-    for marker in folder.glob("*/run.json"):
-        steps = [int(p.stem.split("-")[1]) for p in marker.parent.glob("checkpoint-*.pt")]
-        if steps and max(steps) > 6:
-            return max(steps)
-    return 0
+    found = [int(path.stem.split("-")[1]) for path in folder.rglob("checkpoint-*.pt")]
+    # The six steps of the test environment's own run do not count.
+    return max((steps for steps in found if steps > 6), default=0)
