@@ -35,6 +35,7 @@ from pipelines.parameters import (
     SamplingConfig,
     WeightsConfig,
 )
+from pipelines.provenance import warn_of_seen_images
 
 log = logging.getLogger(__name__)
 
@@ -160,14 +161,7 @@ def evaluate_samplers(
         images.labels[rows] if images.labels is not None and card.task == "classifier" else None
     )
     trained = load_posterior(posterior["folder"], resolve_device(device))
-    seen = (trained.card.get("weights_source") or {}).get("data")
-    if trained.card.get("name") == image_store["name"] and seen != image_store["fingerprint"]:
-        log.warning(
-            "the posterior %s was trained on %s with another subset or split: it may have seen images "
-            "that are test images here",
-            posterior["folder"],
-            image_store["name"],
-        )
+    warn_of_seen_images(f"posterior {posterior['folder']}", trained.card, image_store)
     keep = [
         i
         for b in range(5)

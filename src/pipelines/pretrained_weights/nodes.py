@@ -16,6 +16,7 @@ from condvae.vdvae.architecture import architecture_named
 from condvae.vdvae.checkpoints import load_official_vae
 from condvae.vdvae.presets import Preset, preset_named
 from pipelines.parameters import ModelConfig, WeightsConfig
+from pipelines.provenance import warn_of_seen_images
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +45,7 @@ def fetch_weights(
             f"weights.vae = {config.vae!r} was never trained: conditioning it gives noise. Train one "
             "with `kedro run --pipeline=pretrain`, or set weights.allow_untrained=true"
         )
-    source = card.get("weights_source") or {}
-    trained_on = source.get("data")
-    if card.get("name") == image_store["name"] and trained_on != image_store["fingerprint"]:
-        log.warning(
-            "the VAE %s was trained on %s with another subset or split: it may have seen images that "
-            "are test images here",
-            config.vae,
-            image_store["name"],
-        )
+    warn_of_seen_images(f"VAE {config.vae}", card, image_store)
     expected = (vae.contract.channels, vae.contract.size)
     found = (image_store["channels"], image_store["image_size"])
     if expected != found:

@@ -1,0 +1,31 @@
+"""Whether a model may have been trained on what are test images here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["warn_of_seen_images"]
+
+log = logging.getLogger(__name__)
+
+
+def warn_of_seen_images(
+    model: str, card: Mapping[str, Any], image_store: Mapping[str, Any]
+) -> None:
+    """Warn when a model was trained on this data set, but with another subset or split.
+
+    Args:
+        model: What is said of it, ``VAE digits``.
+        card: Its card; `weights_source` holds the fingerprint of its data.
+        image_store: Description of the prepared images.
+    """
+    trained_on = (card.get("weights_source") or {}).get("data")
+    if card.get("name") == image_store["name"] and trained_on != image_store["fingerprint"]:
+        log.warning(
+            "the %s was trained on %s with another subset or split: it may have seen images that "
+            "are test images here",
+            model,
+            image_store["name"],
+        )
