@@ -1,18 +1,17 @@
 """Full-size published models on a processor: load a checkpoint, sample an image, train one step.
 
-    python benchmarks/full_size.py --presets cifar10 ffhq256 [--threads 2] [--batch 1]
+    python benchmarks/full_size.py [--presets cifar10 ffhq256] [--threads 2] [--batch 1]
 
 Writes a conditional model with random weights in the official layout, and in a process of its own
 loads it strictly, completes one half-seen image and takes one training step of the partial encoder.
-Prints a JSON object per preset: seconds of each by the clock and of processor time (the one to read
-on a busy machine), and peak memory (MiB resident, so far) after each. ffhq256 needs about 9 GiB.
+Prints one table: seconds of each by the clock (of processor time: the ones to read on a busy
+machine), and the most memory that was resident until its end. ffhq256 needs about 9 GiB.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import resource
 import sys
@@ -51,14 +50,18 @@ def write_random(name: str, path: Path) -> None:
     write_official(path, {f"module.{key}": value for key, value in state.items()})
 
 
-def peak_mib() -> float:
+def peak_mib() -> int:
     """Largest resident size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024 if sys.platform != "darwin" else 1024**2))
 
 
-def train_step(vae: VDVAE, partial: PartialEncoder, name: str, batch: int) -> dict[str, float]:
-    """One update of the partial encoder with the preset's settings on a batch of noise."""
+def train_step(vae: VDVAE, partial: PartialEncoder, name: str, batch: int) -> tuple[float, float]:
+    """One update of the partial encoder with the preset's settings on a batch of noise.
+
+    Returns:
+        Loss in nats per dimension, and the norm of its gradient.
+    """
     settings = preset_named(name).conditional or preset_named(name).unconditional
     config = dataclasses.replace(settings, batch_size=batch, steps=1)
     size = vae.contract.size
@@ -77,22 +80,19 @@ def train_step(vae: VDVAE, partial: PartialEncoder, name: str, batch: int) -> di
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(partial.parameters(), config.clip_norm)
     optimizer.step()
-    return {"loss_nats_per_dim": float(loss.detach()), "gradient_norm": float(norm)}
+    return float(loss.detach()), float(norm)
 
 
 def measure(name: str, path: Path, batch: int, threads: int) -> dict[str, Any]:
     """Seconds and peak memory of loading, sampling and training."""
     torch.set_num_threads(threads)
-    result: dict[str, Any] = {"preset": name, "threads": threads, "batch": batch}
-    result["file_mib"] = round(path.stat().st_size / 2**20)
-    result["peak_mib_before"] = peak_mib()
+    result: dict[str, Any] = {"preset": name, "file_mib": round(path.stat().st_size / 2**20)}
 
     def timed(what: str, work: Callable[[], T]) -> T:
         start, start_cpu = time.perf_counter(), time.process_time()
         value = work()
-        result[f"{what}_seconds"] = round(time.perf_counter() - start, 2)
-        result[f"{what}_processor_seconds"] = round(time.process_time() - start_cpu, 2)
-        result[f"peak_mib_after_{what}"] = peak_mib()
+        seconds, processor = time.perf_counter() - start, time.process_time() - start_cpu
+        result[what] = f"{seconds:.1f} s ({processor:.1f}), {peak_mib():,} MiB"
         return value
 
     vae, partial = timed("load", lambda: load_official_conditional(path, preset_named(name)))
@@ -110,7 +110,8 @@ def measure(name: str, path: Path, batch: int, threads: int) -> dict[str, Any]:
     sample = timed("sample", lambda: posterior.sample(observation, 1))
     assert sample.shape == (1, 1, 3, size, size)
     assert torch.equal(sample[0] * mask, pixels * mask)
-    result |= timed("step", lambda: train_step(vae, partial, name, batch))
+    loss, norm = timed("step", lambda: train_step(vae, partial, name, batch))
+    result["loss"] = f"{loss:.3g}, {norm:.3g}"
     return result
 
 
@@ -118,13 +119,34 @@ def _measure_into(queue: Any, *arguments: Any) -> None:
     queue.put(measure(*arguments))
 
 
+def format_table(results: list[dict[str, Any]]) -> str:
+    """Markdown, one row for each preset."""
+    columns = {
+        "preset": "preset",
+        "vae_parameters": "parameters: frozen VAE",
+        "partial_parameters": "partial encoder",
+        "file_mib": "file, MiB",
+        "load": "load: seconds (processor), peak memory",
+        "sample": "sample one image",
+        "step": "one training step",
+        "loss": "loss (nats/dim), gradient norm",
+    }
+    rows = [list(columns.values()), ["---"] * len(columns)]
+    for result in results:
+        values = (result[name] for name in columns)
+        rows.append([f"{value:,}" if isinstance(value, int) else value for value in values])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def main() -> None:
-    """Print one JSON object per preset."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--presets", nargs="+", default=["cifar10"], choices=list(PRESETS))
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    both = ["cifar10", "ffhq256"]
+    parser.add_argument("--presets", nargs="+", default=both, choices=list(PRESETS))
     parser.add_argument("--batch", type=int, default=1, help="images of the training step")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    results = []
     spawn = multiprocessing.get_context("spawn")  # memory of one part must not count for the next
     for name in arguments.presets:
         with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +165,9 @@ def main() -> None:
             reader.join()
             if reader.exitcode:
                 raise SystemExit(f"{name}: measuring ended with {reader.exitcode}")
-            print(json.dumps(queue.get(), indent=2), flush=True)
+            results.append(queue.get())
+    print(f"{arguments.threads} threads, training batch of {arguments.batch}\n")
+    print(format_table(results))
 
 
 if __name__ == "__main__":

@@ -1,82 +1,109 @@
-"""Kill training again and again; does the outcome change?
+"""Kill whole runs again and again; does the outcome change?
 
     python benchmarks/kill_runs.py --kills 100
 
-A small partial encoder is trained by `fit` in processes that get SIGKILL at random instants or at
-chosen moments of a checkpoint's writing, and are started again until they finish. Weights and metric
-records of every run must be, byte for byte, those of a run that nobody disturbed. Prints a JSON
-object and ends with status 1 if any run differs. Needs a POSIX system.
+`kedro run --env=test --pipeline=inpaint` (preparation, training, evaluation, report) works in a new
+folder, in processes that get SIGKILL at random instants and are started again until one of them ends.
+Tables, weights, checkpoints, image arrays, figures and cards must then be, byte for byte, those of a
+run that nobody disturbed. Not compared are facts of the run itself: durations, memory, dates. Prints
+a JSON object that says where the kills landed, and ends with status 1 if any run differs or fails.
+
+Processes are forks of one that has imported everything: time goes into the work, not into imports.
+Needs a POSIX system.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import hashlib
 import io
 import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.torch
-import torch
+__all__ = ["describe_outcome", "kill_runs", "main"]
 
-from condvae.conditional import PartialEncoder, initialise
-from condvae.files import open_atomic
-from condvae.tasks.inpainting import Inpainting
-from condvae.training import TrainingConfig, fit
-from condvae.training.conditioning import ForwardKL
-from condvae.training.initial import new_vae
-from condvae.vdvae import ARCHITECTURES
-
-__all__ = ["kill_runs", "main", "train"]
-
-CONFIG = TrainingConfig(
-    steps=40,
-    batch_size=4,
-    warmup_steps=5,
-    schedule="cosine",
-    checkpoint_every=5,
-    log_every=3,
-    validate_every=10,
-)
+CHECKOUT = Path(__file__).resolve().parents[1]
+STAGE, LOG = "stage", "log"  # files in a project: the node at work, what was printed
+BEFORE, AFTER = "before the first node", "after the last node"
 RANDOM_INSTANT = "random instant"
-WEIGHTS, METRICS = "weights.safetensors", "metrics.jsonl"
+# Not compared: each run has its own.
+OWN_FACTS = {"seconds", "peak_memory_mib", "images_per_second", "git_commit", "git_dirty"}
+OWN_FILES = ("report.html", "lock")
+# Imported before the first fork; without the later ones, every process would import them at first use.
+PRELOADED = (
+    *("kedro.framework.session", "kedro.framework.startup", "kedro_mlflow.framework.hooks"),
+    *("pipelines.settings", "pipelines.pipeline_registry", "pipelines.datasets"),
+    *("pipelines.validation", "great_expectations.render.renderer.site_builder"),
+    *("mlflow.store.tracking.sqlalchemy_store", "alembic.command", "pyarrow.parquet"),
+    *("matplotlib.backends.backend_agg", "scipy.linalg", "sklearn.datasets", "torch_fidelity"),
+    "torch._dynamo",
+)
 
 
-def train(folder: Path, moment: str | None = None, call: int = 1) -> None:
-    """Train in this process, or go on training, and write the averaged weights.
+def make_project(folder: Path) -> Path:
+    """Make an empty project with the checkout's settings; its code is what this script imports."""
+    (folder / "src").mkdir(parents=True)
+    shutil.copy(CHECKOUT / "pyproject.toml", folder)
+    ignored = shutil.ignore_patterns("local")
+    shutil.copytree(CHECKOUT / "conf", folder / "conf", ignore=ignored)
+    return folder
+
+
+def run_pipelines(
+    project: Path, pipelines: Sequence[str], moment: str | None = None, call: int = 1
+) -> None:
+    """Do what ``kedro run`` does, in this process.
 
     Args:
-        folder: Everything goes here.
+        project: Made by `make_project`.
+        pipelines: Names of registered pipelines.
         moment: A key of `MOMENTS` at which the process kills itself, None for never.
         call: It does so at the call of this number, from 1.
     """
+    import torch
+    from kedro.framework.hooks import hook_impl
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+
+    from pipelines import settings
+
+    class StageHooks:
+        """Leaves the name of the node at work in a file."""
+
+        @hook_impl
+        def before_node_run(self, node: Any) -> None:
+            (project / STAGE).write_text(node.name)
+
+        @hook_impl(tryfirst=True)
+        def after_pipeline_run(self) -> None:
+            (project / STAGE).write_text(AFTER)
+
+    with (project / LOG).open("a") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    os.chdir(project)
+    sys.argv = ["kedro", "run", "--env=test", f"--pipelines={','.join(pipelines)}"]
     torch.set_num_threads(1)  # sums must not depend on how many processors are free
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (12, 16, 16, 1), dtype=np.uint8)
-    masks = rng.random((12, 16, 16)) < 0.5
-    vae = new_vae(ARCHITECTURES["tiny16"], 127.5, 64.0, 0)
-    task = Inpainting()
-    partial = PartialEncoder(vae, task.condition_channels(vae.contract))
-    initialise(partial, vae, "random", 1)
-    rows = np.arange(12)
-    objective = ForwardKL(
-        vae, partial, task, images, rows[:8], rows[8:], masks[:8], masks[8:], CONFIG, 0
-    )
+    settings.ROOT = project  # the checkout otherwise, where the modules lie
+    settings.HOOKS = (*settings.HOOKS, StageHooks())
+    bootstrap_project(project)
     if moment is not None:
         _arm(moment, call)
-    result = fit(CONFIG, objective, folder, "kill-runs")
-    with open_atomic(folder / WEIGHTS) as file:
-        file.write(safetensors.torch.save(result.weights))
+    with KedroSession.create(project_path=project, env="test") as session:
+        session.run(pipeline_names=list(pipelines))
 
 
 def _write_half(original: Callable[..., Any], payload: Any, file: Any) -> None:
@@ -87,20 +114,23 @@ def _write_half(original: Callable[..., Any], payload: Any, file: Any) -> None:
     file.flush()
 
 
-MOMENTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    # Where the call is made, its name, what is still done before the process dies.
-    "half a checkpoint written": (torch, "save", _write_half),
-    "before a rename": (os, "replace", lambda original, *_: None),
-    "after a rename": (os, "replace", lambda original, *arguments: original(*arguments)),
-    "before a removal": (os, "unlink", lambda original, *_: None),
+MOMENTS: dict[str, tuple[str, str, int, Callable[..., Any]]] = {
+    # Module and name of a function, calls of it in a run (about), and what is still done before the
+    # process dies at one of them.
+    "half a checkpoint written": ("torch", "save", 3, _write_half),
+    "before a rename": ("os", "replace", 40, lambda original, *_: None),
+    "after a rename": ("os", "replace", 40, lambda original, *arguments: original(*arguments)),
+    "before a removal": ("os", "unlink", 1, lambda original, *_: None),
 }
 
 
 def _arm(moment: str, call: int) -> None:
     """Make this process kill itself at the given call of the moment's function."""
-    owner, name, last_act = MOMENTS[moment]
-    original, calls = getattr(owner, name), 0
+    module, name, _, last_act = MOMENTS[moment]
+    owner, calls = sys.modules[module], 0
+    original = getattr(owner, name)
 
+    @functools.wraps(original)
     def counted(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
@@ -112,80 +142,161 @@ def _arm(moment: str, call: int) -> None:
     setattr(owner, name, counted)
 
 
-def kill_runs(kills: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Kill training processes and compare what they end with.
+def describe_outcome(project: Path) -> dict[str, str]:
+    """Give the sha256 of every file below ``data/``, by its path there.
+
+    Facts of the run itself are left out; of files that are full of them, only the name is kept. The
+    Data Docs list the runs with their dates: only their index is named.
+    """
+    outcome = {}
+    for path in sorted((project / "data").rglob("*")):
+        name = path.relative_to(project).as_posix()
+        if not path.is_file() or ("/data_docs/" in name and path.name != "index.html"):
+            continue
+        content = path.read_bytes()
+        if path.suffix == ".pt":
+            content = _describe_checkpoint(path)
+        elif path.name in OWN_FILES or "/data_docs/" in name:
+            content = b""
+        elif path.suffix == ".json" and isinstance(value := json.loads(content), dict):
+            shared = {key: fact for key, fact in value.items() if key not in OWN_FACTS}
+            content = json.dumps(shared).encode()
+        outcome[name] = hashlib.sha256(content).hexdigest()
+    return outcome
+
+
+def _describe_checkpoint(path: Path) -> bytes:
+    """Everything in a checkpoint; its bytes also say which of its strings were one object."""
+    import torch
+
+    def flat(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            kind = (str(value.dtype), tuple(value.shape), value.requires_grad)
+            return *kind, value.detach().numpy().tobytes()
+        if isinstance(value, dict):
+            return [(key, flat(item)) for key, item in value.items()]
+        return [flat(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return repr(flat(torch.load(path, weights_only=True))).encode()
+
+
+def count_statuses(project: Path) -> dict[str, int]:
+    """Count the MLflow runs of a project by status."""
+    with sqlite3.connect(project / "mlruns" / "mlflow.db") as database:
+        rows = database.execute("SELECT status, COUNT(*) FROM runs GROUP BY status")
+        return dict(rows.fetchall())
+
+
+class _Attempts:
+    """Starts processes in a project and says how they end."""
+
+    def __init__(self, pipelines: Sequence[str]) -> None:
+        self.pipelines = pipelines
+        os.environ |= {"OMP_NUM_THREADS": "1", "KEDRO_DISABLE_TELEMETRY": "1"}
+        self.processes = multiprocessing.get_context("forkserver")
+        self.processes.set_forkserver_preload(list(PRELOADED))
+        warm_up = self.processes.Process(target=int)  # the imports are no part of any duration
+        warm_up.start()
+        warm_up.join()
+
+    def start(self, project: Path, *arguments: Any, seconds: float | None = None) -> bool:
+        """Run to the end, or kill after so many seconds; says whether the end was reached."""
+        (project / STAGE).write_text(BEFORE)
+        process = self.processes.Process(
+            target=run_pipelines, args=(project, self.pipelines, *arguments)
+        )
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+        if process.exitcode not in (0, -signal.SIGKILL):
+            tail = (project / LOG).read_text()[-3000:]
+            raise RuntimeError(f"{project.name} ended with status {process.exitcode}:\n{tail}")
+        return process.exitcode == 0
+
+
+def kill_runs(
+    kills: int,
+    moments: int,
+    seed: int,
+    folder: Path,
+    pipelines: Sequence[str] = ("inpaint",),
+) -> dict[str, Any]:
+    """Kill, restart and compare.
 
     Args:
-        kills: Kills in all; processes that finish before theirs do not count.
+        kills: Kills at random instants, uniform over the duration of an undisturbed run.
+        moments: Further kills at chosen moments of a file's writing, see `MOMENTS`.
         seed: Of instants and moments.
-        folder: One sub-folder per run and ``undisturbed``.
+        folder: One project for each run is made here.
+        pipelines: Names of registered pipelines.
 
     Returns:
-        ``kills``, ``kills_by_cause``, ``runs`` and ``identical``.
+        Numbers of kills by cause and by stage, number of runs, whether the outcome of each was the
+        same, and the files that were not.
     """
-    processes = multiprocessing.get_context("forkserver")  # imports torch once, forks every worker
-    # AdamW imports torch._dynamo at its first step, which takes longer than this training.
-    preloaded = ["torch._dynamo", "safetensors.torch", "condvae.training.conditioning"]
-    processes.set_forkserver_preload(preloaded)
-
-    def start(run: Path, *arguments: Any) -> Any:
-        process = processes.Process(target=train, args=(run, *arguments))
-        process.start()
-        return process
-
-    def finish(run: Path) -> tuple[bytes, bytes]:
-        process = start(run)
-        process.join()
-        if process.exitcode != 0:
-            raise RuntimeError(f"{run.name}: training ended with status {process.exitcode}")
-        return (run / WEIGHTS).read_bytes(), (run / METRICS).read_bytes()
-
-    expected = finish(folder / "undisturbed")
+    attempts = _Attempts(pipelines)
+    undisturbed = make_project(folder / "undisturbed")
     started = time.perf_counter()
-    identical = finish(folder / "undisturbed-again") == expected
-    seconds = time.perf_counter() - started
+    attempts.start(undisturbed)
+    first = time.perf_counter() - started
+    expected = describe_outcome(undisturbed)
     rng = random.Random(seed)
+    causes = [RANDOM_INSTANT] * kills + [list(MOMENTS)[i % len(MOMENTS)] for i in range(moments)]
+    rng.shuffle(causes)
     by_cause: Counter[str] = Counter()
+    by_stage: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+    differing: set[str] = set()
     runs = 0
-    while by_cause.total() < kills:
-        run = folder / f"run-{runs}"
-        while by_cause.total() < kills:
-            cause = rng.choice([RANDOM_INSTANT] * len(MOMENTS) + list(MOMENTS))
-            if cause == RANDOM_INSTANT:
-                process = start(run)
-                process.join(rng.uniform(0.0, seconds))
-                process.kill()
+    while causes:
+        project = make_project(folder / f"run-{runs}")
+        ended = False
+        while causes and not ended:
+            if causes[-1] == RANDOM_INSTANT:
+                ended = attempts.start(project, seconds=rng.uniform(0.0, first))
             else:
-                process = start(run, cause, rng.randint(1, 6))
-            process.join()
-            if process.exitcode not in (0, -signal.SIGKILL):
-                raise RuntimeError(f"{run.name}: training ended with status {process.exitcode}")
-            if (run / WEIGHTS).exists():
-                break
-            by_cause[cause] += 1
-        identical &= finish(run) == expected
+                ended = attempts.start(project, causes[-1], rng.randint(1, MOMENTS[causes[-1]][2]))
+            if not ended:
+                by_cause[causes.pop()] += 1
+                by_stage[(project / STAGE).read_text()] += 1
+        if not ended:
+            attempts.start(project)
+        found = describe_outcome(project)
+        differing |= {name for name in expected | found if expected.get(name) != found.get(name)}
+        statuses.update(count_statuses(project))
         runs += 1
     return {
         "kills": by_cause.total(),
         "kills_by_cause": dict(sorted(by_cause.items())),
+        "kills_by_stage": dict(by_stage.most_common()),
         "runs": runs,
-        "identical": identical,
+        "files_compared": len(expected),
+        "identical": not differing,
+        "differing": sorted(differing),
+        "mlflow_statuses": dict(statuses),
+        "seconds_undisturbed": round(first, 1),
+        "seconds": round(time.perf_counter() - started, 1),
     }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=100, help="kills in all (100)")
+    parser.add_argument("--kills", type=int, default=100, help="at random instants (100)")
+    parser.add_argument("--moments", type=int, default=0, help="more, at chosen moments (0)")
     parser.add_argument("--seed", type=int, default=0, help="of instants and moments (0)")
     parser.add_argument("--folder", type=Path, help="keep all runs here (a new, empty folder)")
-    parser.add_argument("--train", type=Path, help="only train in this folder, undisturbed")
+    parser.add_argument("--pipelines", default="inpaint", help="names, with commas (inpaint)")
     options = parser.parse_args(arguments)
-    if options.train:
-        train(options.train)
-        return 0
     with tempfile.TemporaryDirectory() as temporary:
-        report = kill_runs(options.kills, options.seed, options.folder or Path(temporary))
+        report = kill_runs(
+            options.kills,
+            options.moments,
+            options.seed,
+            options.folder or Path(temporary),
+            options.pipelines.split(","),
+        )
     print(json.dumps(report, indent=2))
     return 0 if report["identical"] else 1
 

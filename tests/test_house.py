@@ -97,4 +97,5 @@ def test_every_parameter_reaches_a_node():
     sections = set()
     for path in (ROOT / "conf/base/parameters").glob("*.yml"):
         sections |= set(yaml.safe_load(path.read_text()))
-    assert sections == used
+    # The recipe replaces other parameters before any node runs; the hooks read it.
+    assert sections == used | {"recipe"}

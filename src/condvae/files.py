@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["fingerprint", "open_atomic", "sha256_of_file", "write_json"]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_swept: set[Path] = set()  # folders in which leftovers were looked for
 
 
 @contextlib.contextmanager
@@ -20,27 +29,38 @@ def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     The bytes go to a temporary file in the same folder, are flushed to the disk and renamed over
     `path` when the block ends. If the block raises (a full disk, say) the temporary file is removed
-    and the old file stays.
+    and the old file stays. Temporary files that killed processes left in the folder are removed.
 
     Args:
         path: File to write; its folder is made when missing.
 
     Yields:
         A binary file object.
+
+    Raises:
+        OSError: No room, with `path` as its file name, also where the block's own words for it are
+            others; or what else the file system refuses.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path.parent.absolute())
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
+        with _claimed(name):
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+        # torch.save says where its archive broke off, but not that there was no room.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+            cause.filename = cause.filename or str(path)
+            raise cause from None
         raise
     # The rename itself must survive a power cut; folders cannot be opened on every platform.
     with contextlib.suppress(OSError):
@@ -71,3 +91,35 @@ def fingerprint(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _claimed(name: str) -> Iterator[None]:
+    """Hold a lock on a temporary file, so that no other writer takes it for a leftover."""
+    with open(name, "rb") if fcntl else contextlib.nullcontext() as file:
+        if file is not None:
+            _lock(file)
+        yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of writers that were killed; once is enough for this process."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for leftover in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError), open(leftover, "rb") as file:
+            # An empty one may be so new that its writer has yet to lock it.
+            if os.fstat(file.fileno()).st_size and _lock(file):
+                leftover.unlink()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed; False if another holds it or the platform has no such locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

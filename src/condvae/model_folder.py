@@ -26,11 +26,20 @@ from condvae.images import DataContract
 from condvae.posterior import ImagePosterior
 from condvae.tasks import task_named
 from condvae.training.acceleration import place
+from condvae.training.start import Source
 from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.checkpoints import load_strictly
 from condvae.vdvae.model import VDVAE
 
-__all__ = ["load_posterior", "load_vae", "read_card", "save_posterior", "save_vae"]
+__all__ = [
+    "load_posterior",
+    "load_vae",
+    "posterior_source",
+    "read_card",
+    "save_posterior",
+    "save_vae",
+    "vae_source",
+]
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -105,7 +114,7 @@ def save_posterior(
         state,
         "posterior",
         posterior.model.vae,
-        {**facts, "task": posterior.task.name},
+        {**facts, "task": posterior.task.name, "heads": latents.head_kind},
     )
 
 
@@ -133,12 +142,18 @@ def _load_weights(folder: Path, card: Mapping[str, Any]) -> tuple[VDVAE, dict[st
     """An unfilled VAE of the card's shape and the folder's weights."""
     architecture = read_config(Architecture, card.get("architecture"), "architecture")
     contract = read_config(DataContract, card.get("data_contract"), "data_contract")
+    state = _read_weights(folder)
+    with torch.random.fork_rng(devices=[]):  # the layers' own first weights are of no use here
+        return VDVAE(architecture, contract), state
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """The folder's weights on the CPU by name."""
     try:
         state: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ConfigurationError(f"{folder / WEIGHTS} cannot be read: {error}") from error
-    with torch.random.fork_rng(devices=[]):  # the layers' own first weights are of no use here
-        return VDVAE(architecture, contract), state
+    return state
 
 
 def load_vae(
@@ -177,8 +192,74 @@ def load_posterior(folder: str | Path, device: torch.device | str = "cpu") -> Im
     vae, state = _load_weights(folder, card)
     task = task_named(str(card.get("task")))
     with torch.random.fork_rng(devices=[]):
-        partial = PartialEncoder(vae, task.condition_channels(vae.contract))
+        partial = PartialEncoder(vae, task.condition_channels(vae.contract), _heads_of(card))
     load_strictly(nn.ModuleDict({"vae": vae, "partial": partial}), state, str(folder))
     for module in (vae, partial):
         place(module, device).eval().requires_grad_(False)
     return ImagePosterior(ConditionalModel(vae, partial), task, card)
+
+
+def vae_source(name: str) -> Source:
+    """Open a VAE as a start for training another one.
+
+    Args:
+        name: Model folder or registered name.
+
+    Raises:
+        ConfigurationError: See `read_card`.
+    """
+    from condvae.pretrained.store import find_model
+
+    folder = find_model(name)
+    card = read_card(folder, "vae")
+    return Source(card, _read_weights(folder))
+
+
+def posterior_source(name: str, vae: VDVAE, task: str, heads: str) -> Source:
+    """Open a posterior's partial encoder as a start for training another one.
+
+    Heads of another kind are offered under other names, because the same numbers mean something else.
+
+    Args:
+        name: Model folder or registered name.
+        vae: The frozen model that the new partial encoder is for.
+        task: Name of its task.
+        heads: Kind of its heads.
+
+    Raises:
+        ConfigurationError: See `read_card`.
+    """
+    from condvae.pretrained.store import find_model
+
+    folder = find_model(name)
+    card = read_card(folder, "posterior")
+    state = _read_weights(folder)
+    differences = []
+    theirs = {k.removeprefix("vae."): v for k, v in state.items() if k.startswith("vae.")}
+    contract = read_config(DataContract, card.get("data_contract"), "data_contract")
+    if contract != vae.contract or not _equal(theirs, vae.state_dict()):
+        differences.append("it is for another VAE than weights.vae")
+    if card.get("task") != task:
+        differences.append(f"its task is {card.get('task')!r}, not {task!r}")
+    prefix = ""
+    if _heads_of(card) != heads:
+        differences.append(
+            f"it has {_heads_of(card)} heads, and model.initialisation makes {heads} ones"
+        )
+        prefix = f"{_heads_of(card)}_"
+    weights = {}
+    for key, value in state.items():
+        if key.startswith("partial."):
+            own = key.removeprefix("partial.")
+            weights[prefix + own if own.startswith("heads.") else own] = value
+    return Source(card, weights, tuple(differences))
+
+
+def _heads_of(card: Mapping[str, Any]) -> str:
+    """Kind of a posterior's heads; cards older than the choice say nothing."""
+    return str(card.get("heads", "absolute"))
+
+
+def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two states hold the same values under the same names, wherever they lie."""
+    return a.keys() == b.keys() and all(torch.equal(v, b[k].to(v.device)) for k, v in a.items())

@@ -5,42 +5,69 @@ from __future__ import annotations
 import logging
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
-from kedro.io import DatasetError
+from kedro.io import DataCatalog, DatasetError
+from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from condvae.configuration import ConfigurationError
+from condvae.configuration import ConfigurationError, read_config
+from condvae.pretrained import ScoreMismatchError
 from condvae.training import TrainingDivergedError
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
-from pipelines.parameters import check_parameters
+from pipelines.parameters import CompleteConfig, check_parameters
+from pipelines.recipe import apply_recipe
+from pipelines.run_database import prepare_database
 
 __all__ = ["ParameterHooks", "TrackingHooks"]
 
 log = logging.getLogger(__name__)
 
+_USER_ERRORS = (ConfigurationError, ScoreMismatchError, TrainingDivergedError)
+
 
 class ParameterHooks:
-    """Refuses wrong parameters before any node or MLflow run starts; settles relative paths."""
+    """Settles recipe and relative paths; refuses wrong parameters before anything starts."""
 
     def __init__(self) -> None:
         self._came_from: str | None = None
 
-    @hook_impl
+    @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Check every parameter; a mistake ends the command with one line that names it."""
+        """Check every parameter; a mistake ends the command with one line that names it.
+
+        First, so that nodes, other hooks and MLflow see the parameters that the recipe leaves.
+        """
+        loader = context.config_loader
         try:
-            check_parameters(context.params, context.project_path)
+            configured = loader["parameters"]
+            check_parameters(configured)
+            effective = apply_recipe(configured, loader.runtime_params or {}, context.project_path)
+            check_parameters(effective, context.project_path)
+            loader["parameters"] = effective
+            prepare_database(loader["mlflow"]["server"]["mlflow_tracking_uri"])
         except ConfigurationError as error:
             raise click.ClickException(str(error)) from None
 
-    @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Let relative paths in parameters start at the project, wherever the command is given."""
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Let relative paths in parameters start at the project, wherever the command is given.
+
+        First, so that `complete` without pictures is refused before there is an MLflow run.
+        """
+        if "params:complete" in pipeline.inputs():
+            try:
+                config = read_config(CompleteConfig, catalog.load("params:complete"), "complete")
+                config.check_inputs(Path(run_params["project_path"]))
+            except ConfigurationError as error:
+                raise click.ClickException(str(error)) from None
         self._came_from = os.getcwd()
         os.chdir(run_params["project_path"])
 
@@ -56,8 +83,9 @@ class ParameterHooks:
         Last, so that kedro-mlflow has closed its run as failed before.
         """
         self._go_back()
-        # A dataset's own failure wraps what went wrong; missing inputs name the file.
-        if isinstance(error, (ConfigurationError, TrainingDivergedError, DatasetError)):
+        # A dataset's own failure wraps what went wrong; missing inputs name the file. A full disk or a
+        # folder that cannot be written is said in one line too.
+        if isinstance(error, (*_USER_ERRORS, DatasetError, OSError)):
             raise click.ClickException(str(error)) from None
 
     def _go_back(self) -> None:
@@ -72,16 +100,18 @@ class TrackingHooks:
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
         self._device = ""
+        self._recipe = ""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember which device the run computes on."""
+        """Remember which device the run computes on, and by which recipe."""
         self._device = str(resolve_device(context.params["device"]))
+        self._recipe = context.params["recipe"]
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
         """Tag the run that kedro-mlflow has started."""
-        tracking.begin_run(run_params, self._device)
+        tracking.begin_run(run_params, self._device, self._recipe)
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from pipelines import (
+    completion,
     conditional_training,
     data_preparation,
     evaluation,
     pretrained_weights,
     pretraining,
     reporting,
+    verification,
 )
 
 __all__ = ["register_pipelines"]
@@ -21,7 +23,8 @@ def register_pipelines() -> dict[str, Pipeline]:
 
     `inpaint` prepares data, takes a pretrained VAE, trains the partial encoder, evaluates it on the
     quick manifest and writes the report. `evaluate` scores the last posterior on the full manifest.
-    `pretrain` trains an unconditional VAE.
+    `pretrain` trains an unconditional VAE. `verify` compares the score of a VAE with its card.
+    `complete` completes one's own pictures with a posterior that exists.
     """
     data = data_preparation.create_pipeline()
     weights = pretrained_weights.create_pipeline()
@@ -39,6 +42,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "reporting": report,
         "pretrain": data + pretraining.create_pipeline(),
         "evaluate": evaluate,
+        "complete": evaluation.create_stored_posterior_pipeline() + completion.create_pipeline(),
+        "verify": data + weights + verification.create_pipeline(),
         "inpaint": inpaint,
         "__default__": inpaint,
     }

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["warn_of_seen_images"]
+from condvae.training.start import Start
+
+__all__ = ["warn_of_seen_images", "warn_of_seen_start"]
 
 log = logging.getLogger(__name__)
 
@@ -28,4 +30,12 @@ def warn_of_seen_images(
             "are test images here",
             model,
             image_store["name"],
+        )
+
+
+def warn_of_seen_start(start: Start, image_store: Mapping[str, Any]) -> None:
+    """The same for the model whose weights a training run starts from, if there is one."""
+    if start.source is not None:
+        warn_of_seen_images(
+            f"model {start.path} (start.{start.rung})", start.source.card, image_store
         )

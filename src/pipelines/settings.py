@@ -24,5 +24,6 @@ CONFIG_LOADER_ARGS = {
     "default_run_env": "local",
     # Environments change single parameters; without this a section given twice would be replaced whole.
     "merge_strategy": {"parameters": "soft", "mlflow": "soft"},
+    "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**", "**/mlflow*"]},
     "custom_resolvers": {"root": _resolve_root},
 }

@@ -84,6 +84,8 @@ def git_state() -> dict[str, str]:
         return {}
 
 
+# Completed pictures whose overviews are kept with the run.
+_OVERVIEWS = 16
 _TABLES = ("metrics.json", "metrics.csv", "comparisons.json", "cases.parquet", "run_facts.json")
 
 
@@ -116,7 +118,7 @@ def stage_seconds() -> dict[str, float]:
     return dict(_stages)
 
 
-def begin_run(run_params: Mapping[str, Any], device: str) -> None:
+def begin_run(run_params: Mapping[str, Any], device: str, recipe: str) -> None:
     """Remember the active run and tag it with where and from what it is made."""
     _stages.clear()
     global _run_id, _monitor  # noqa: PLW0603 - one MLflow run per process, shared by all threads
@@ -130,6 +132,7 @@ def begin_run(run_params: Mapping[str, Any], device: str) -> None:
         **git_state(),
         "command": command(),
         "device": device,
+        "recipe": recipe,
         "pid": str(os.getpid()),
         "environment": str(run_params.get("env") or "local"),
         "gpu": gpu,
@@ -200,7 +203,16 @@ def log_output(name: str, value: Any) -> None:
         # Only this run's files: the folder may hold older ones.
         for file in (value["report"], *value["figures"], *_TABLES):
             client.log_artifact(_run_id, str(Path(value["folder"]) / file), "report")
-    if name in _FOLDERS:
+    if name == "completion_page":
+        folder = Path(value["folder"])
+        for file in (value["page"], "manifest.json"):
+            client.log_artifact(_run_id, str(folder / file), "complete")
+        for picture in value["names"][:_OVERVIEWS]:
+            overview = str(folder / picture / "overview.png")
+            client.log_artifact(_run_id, overview, f"complete/{picture}")
+    # A posterior that was only looked up was trained by another run and lies with that one.
+    looked_up = name == "posterior" and "images_per_second" not in value
+    if name in _FOLDERS and not looked_up:
         client.log_artifacts(_run_id, str(value["folder"]), _FOLDERS[name])
     if name == "metrics":
         log_metrics(_metric_names(value))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from condvae.data.records import SPLITS
 from condvae.files import open_atomic, write_json
 
 __all__ = ["SUITES", "GXValidator", "write_data_docs"]
+
+log = logging.getLogger(__name__)
 
 # Tolerated bounds of metrics: distances may fall below zero by rounding only.
 METRIC_BOUNDS: dict[str, tuple[float | None, float | None]] = {
@@ -149,17 +152,17 @@ def write_data_docs(
         `success`, `statistics` (numbers of expectations), and the paths `index` and `result`,
         relative to `folder`.
     """
-    import great_expectations as gx
-
     check_choice("suite", suite, SUITES)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    context = gx.get_context(mode="file", project_root_dir=str(folder))
-    context.variables.progress_bars = {"globally": False}
-    checkpoint = _build_checkpoint(context, SUITES[suite](table), suite, site_name)
-    result = checkpoint.run(
-        batch_parameters={"dataframe": table}, run_id=gx.RunIdentifier(run_name=site_name)
-    )
+    try:
+        result = _run_checkpoint(table, suite, folder, site_name)
+    except Exception as error:  # files that a kill has cut short make the readers fail in any way
+        if not (folder / "gx").is_dir():
+            raise
+        log.warning("%s cannot be used (%s): made anew", folder / "gx", error)
+        _discard_settings(folder / "gx")
+        result = _run_checkpoint(table, suite, folder, site_name)
     # JSON has no NaN; as text they stay readable.
     described = json.loads(result.describe(), parse_constant=str)
     write_json(folder / f"{site_name}.json", described)
@@ -170,6 +173,26 @@ def write_data_docs(
         "index": f"{site_name}/index.html",
         "result": f"{site_name}.json",
     }
+
+
+def _run_checkpoint(table: pd.DataFrame, suite: str, folder: Path, site_name: str) -> Any:
+    """Check the table in the file context of `folder`, which is made when missing."""
+    import great_expectations as gx
+
+    context = gx.get_context(mode="file", project_root_dir=str(folder))
+    context.variables.progress_bars = {"globally": False}
+    checkpoint = _build_checkpoint(context, SUITES[suite](table), suite, site_name)
+    return checkpoint.run(
+        batch_parameters={"dataframe": table}, run_id=gx.RunIdentifier(run_name=site_name)
+    )
+
+
+def _discard_settings(context: Path) -> None:
+    """Remove all of a file context but the results of earlier runs."""
+    results = context / "uncommitted" / "validations"
+    for path in sorted(context.rglob("*"), reverse=True):
+        if path.is_file() and (results not in path.parents or path.parent == results):
+            path.unlink()
 
 
 def _columns_present(names: tuple[str, ...]) -> Any:
@@ -287,7 +310,10 @@ def _render_index(site: Path, results: Path, site_name: str) -> str:
     rows = []
     for page in sorted(site.glob("validations/*/*/*/*.html"), key=lambda p: p.parent.name)[::-1]:
         relative = page.relative_to(site / "validations")
-        result = json.loads((results / relative.with_suffix(".json")).read_bytes())
+        try:
+            result = json.loads((results / relative.with_suffix(".json")).read_bytes())
+        except (OSError, ValueError):  # of a run that was killed while it wrote
+            continue
         counts = result["statistics"]
         status = "passed" if result["success"] else "failed"
         rows.append(

@@ -3,9 +3,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from condvae.files import fingerprint, open_atomic, sha256_of_file, write_json
 
@@ -93,3 +97,64 @@ def test_fingerprint_ignores_key_order_only():
         assert fingerprint(value) != fingerprint(other)
     with pytest.raises(ValueError, match="JSON"):
         fingerprint({"a": float("inf")})
+
+
+@pytest.fixture
+def folder_of_a_killed_writer(tmp_path):
+    """A folder with the temporary file of a process that was killed while it wrote."""
+    code = (
+        "import os, signal, sys; from condvae.files import open_atomic\n"
+        "with open_atomic(sys.argv[1]) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "file.bin"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.read_bytes() == b"half"
+    return tmp_path
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file locks and SIGKILL")
+def test_next_writing_removes_what_a_kill_left(folder_of_a_killed_writer):
+    with open_atomic(folder_of_a_killed_writer / "other.bin") as file:
+        file.write(b"whole")
+    assert os.listdir(folder_of_a_killed_writer) == ["other.bin"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file locks")
+def test_temporary_file_of_a_living_writer_stays(tmp_path):
+    with open_atomic(tmp_path / "file.bin") as file:
+        file.write(b"slow")
+        file.flush()
+        code = "import sys; from condvae.files import write_json; write_json(sys.argv[1], 1)"
+        subprocess.run([sys.executable, "-c", code, tmp_path / "other.json"], check=True)
+    assert (tmp_path / "file.bin").read_bytes() == b"slow"
+    assert (tmp_path / "other.json").read_text() == "1\n"
+
+
+@pytest.fixture
+def small_disk():
+    """A system that refuses what would make a file longer than 1 MiB, as a full disk does."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: file.write(bytes(2**21)),
+        lambda file: torch.save({"weight": torch.zeros(2**20)}, file),  # in words of its own
+    ],
+    ids=["bytes", "torch.save"],
+)
+def test_refusal_of_the_system_leaves_the_old_file_and_names_it(tmp_path, small_disk, write):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="File too large") as caught, open_atomic(path) as file:
+        write(file)
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]

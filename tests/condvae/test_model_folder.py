@@ -7,10 +7,16 @@ import pytest
 import torch
 
 from condvae import load_posterior, load_vae
-from condvae.conditional import ConditionalModel, UnconditionalLatents
+from condvae.conditional import ConditionalModel, PartialEncoder, UnconditionalLatents
 from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
-from condvae.model_folder import read_card, save_posterior, save_vae
+from condvae.model_folder import (
+    posterior_source,
+    read_card,
+    save_posterior,
+    save_vae,
+    vae_source,
+)
 from condvae.training.acceleration import place
 
 
@@ -67,6 +73,7 @@ def test_card(tmp_path, posterior):
     assert card["format"] == 1
     assert card["kind"] == "posterior"
     assert card["task"] == "inpainting"
+    assert card["heads"] == "absolute"
     assert card["steps"] == 3
     assert card["architecture"] == dataclasses.asdict(posterior.model.vae.architecture)
     assert card["data_contract"] == dataclasses.asdict(posterior.contract)
@@ -148,6 +155,17 @@ def test_truncated_weights_are_refused(tmp_path, vae, share):
         load_vae(tmp_path)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_flipped_bit_in_the_weights_is_refused(tmp_path, vae, share):
+    save_vae(tmp_path, vae, {})
+    weights = tmp_path / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[int(share * len(data))] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ConfigurationError, match=r"model\.safetensors has sha256 .*damaged"):
+        load_vae(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["vae", "posterior"])
 def test_other_kind_is_refused(tmp_path, vae, posterior, kind):
     if kind == "vae":
@@ -223,3 +241,77 @@ def test_full_disk_leaves_the_old_model(tmp_path, make_vae, monkeypatch):
             save_vae(tmp_path, new, {})
     assert torch.equal(load_vae(tmp_path)[0].decoder.gain, old.decoder.gain)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["card.json", "model.safetensors"]
+
+
+def residual_posterior(posterior):
+    vae = posterior.model.vae
+    partial = place(PartialEncoder(vae, 2, "residual"), "cpu")
+    return dataclasses.replace(posterior, model=ConditionalModel(vae, partial))
+
+
+def test_kind_of_heads_is_restored(tmp_path, posterior, make_pixels):
+    own = residual_posterior(posterior)
+    card = save_posterior(tmp_path, own, {"heads": "absolute"})
+    assert card["heads"] == "residual"
+    loaded = load_posterior(tmp_path)
+    assert loaded.model.latents.head_kind == "residual"
+    observation = own.observe(make_pixels(2), make_pixels(2, seed=3) > 128)
+    drawn = own.sample(observation, 3)
+    assert torch.equal(loaded.sample(observation, 3), drawn)
+    # The same weights as absolute heads are another posterior.
+    rewrite_card(tmp_path, heads="absolute")
+    assert not torch.equal(load_posterior(tmp_path).sample(observation, 3), drawn)
+
+
+def test_cards_from_before_there_were_kinds_mean_absolute_heads(tmp_path, posterior):
+    card = save_posterior(tmp_path, posterior, {})
+    del card["heads"]
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    assert load_posterior(tmp_path).model.latents.head_kind == "absolute"
+    rewrite_card(tmp_path, heads="relative")
+    with pytest.raises(ConfigurationError, match="heads = 'relative': expected one of absolute"):
+        load_posterior(tmp_path)
+
+
+def test_vae_as_a_source(tmp_path, vae, posterior):
+    card = save_vae(tmp_path / "vae", vae, {"weights_source": {"run": "f" * 64}})
+    source = vae_source(str(tmp_path / "vae"))
+    assert (source.card, source.made_by, source.differences) == (card, "f" * 64, ())
+    own = vae.state_dict()
+    assert source.weights.keys() == own.keys()
+    assert all(torch.equal(value, own[name]) for name, value in source.weights.items())
+    save_posterior(tmp_path / "posterior", posterior, {})
+    with pytest.raises(ConfigurationError, match="holds a 'posterior' model, expected 'vae'"):
+        vae_source(str(tmp_path / "posterior"))
+    with pytest.raises(ConfigurationError, match="neither a registered name"):
+        vae_source(str(tmp_path / "nowhere"))
+
+
+def test_posterior_as_a_source(tmp_path, posterior):
+    save_posterior(tmp_path, posterior, {"weights_source": "made here"})
+    source = posterior_source(str(tmp_path), posterior.model.vae, "inpainting", "absolute")
+    assert source.made_by is None
+    assert source.differences == ()
+    own = posterior.model.latents.state_dict()
+    assert source.weights.keys() == own.keys()
+    assert all(torch.equal(value, own[name]) for name, value in source.weights.items())
+
+
+def test_what_makes_a_posterior_another_model_is_said(tmp_path, posterior, make_vae):
+    save_posterior(tmp_path, posterior, {})
+    folder = str(tmp_path)
+    wider = make_vae(dtype=torch.float32, latent_channels=3)
+    for other in (make_vae(seed=9, dtype=torch.float32), wider):
+        source = posterior_source(folder, other, "inpainting", "absolute")
+        assert source.differences == ("it is for another VAE than weights.vae",)
+    vae = posterior.model.vae
+    (difference,) = posterior_source(folder, vae, "edges", "absolute").differences
+    assert difference == "its task is 'inpainting', not 'edges'"
+    source = posterior_source(folder, vae, "inpainting", "residual")
+    assert source.differences == (
+        "it has absolute heads, and model.initialisation makes residual ones",
+    )
+    # Under a name of their own, so that nothing takes them for what they are not.
+    heads = {name for name in source.weights if "heads" in name}
+    assert heads
+    assert all(name.startswith("absolute_heads.") for name in heads)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from condvae.conditional import ConditionalModel, UnconditionalLatents
+from condvae.conditional import ConditionalModel, UnconditionalLatents, initialise
 from condvae.configuration import ConfigurationError
 from condvae.distributions import DiagonalGaussian
-from condvae.posterior import ImagePosterior
+from condvae.posterior import ImagePosterior, _generator
 from condvae.tasks import Inpainting
 
 GROUPS = 4
@@ -418,6 +418,109 @@ def test_bound_refuses_images_of_another_size(make_posterior, observed, make_pix
     posterior = make_posterior()
     with pytest.raises(ConfigurationError, match=r"shape \(3, 1, 8, 8\)"):
         posterior.bound(make_pixels(3, 1, 8), observe(posterior, observed))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_observation_bound_against_a_computation_by_hand(make_posterior, make_pixels, channels):
+    posterior = make_posterior(channels=channels)
+    pixels, mask = make_pixels(1, channels), make_pixels(1, 1, seed=3) > 128
+    observation = posterior.observe(pixels, mask, ("one",))
+    terms = posterior.observation_bound(observation, draws=2, seed=4)
+
+    vae, partial = posterior.model.vae, posterior.model.latents
+    features = partial.encode(observation.condition.double())
+    rates, nats = [], []
+    for draw in range(2):
+        generator = _generator(4, "one", f"observation bound {draw}")
+        rate = []
+
+        def choose(group, h, generator=generator, rate=rate):
+            noise = torch.randn(group.latent_shape[1:], generator=generator).double()
+            c, p = (
+                Normal(d.mean, d.log_std.exp())
+                for d in (partial.distribution(group, h, features), group.prior)
+            )
+            rate.append(kl_divergence(c, p).sum())
+            return c.mean + c.stddev * noise
+
+        output = vae.decoder.descend(choose, 1)
+        log_prob = vae.likelihood.log_prob(
+            vae.decoder.out_net.out_conv(output), (pixels.double() - 127.5) / 127.5
+        )
+        rates.append(torch.stack(rate))
+        nats.append(-log_prob[mask[:, 0]].sum())
+    assert (nats[0] - nats[1]).abs() > 1e-3
+    rate, observed = sum(rates) / 2, sum(nats) / 2
+    torch.testing.assert_close(terms.rate_nats[0], rate, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(terms.observed_nats[0], observed, rtol=1e-9, atol=1e-9)
+    values = channels * int(mask.sum())
+    assert terms.observed_dimensions.tolist() == [values]
+    bits = (rate.sum() + observed) / math.log(2) / values
+    assert terms.bits_per_observed_dim.item() == pytest.approx(bits.item(), rel=1e-9)
+
+
+def test_observation_bound_where_c_is_q_is_the_negative_elbo(make_posterior, observed):
+    # Copied weights give c(z | all of x) = q(z | x): the bound on log p(y) is the ELBO.
+    posterior = make_posterior()
+    vae, pixels = posterior.model.vae, observed[0]
+    initialise(posterior.model.latents, vae, "copy", 0)
+    observation = posterior.observe(pixels, torch.ones(1, 1, 16, 16), ("a", "b", "c"))
+    terms = posterior.observation_bound(observation)
+    generators = [_generator(0, name, "observation bound 0") for name in "abc"]
+    elbo = vae.elbo(
+        pixels,
+        lambda group: torch.stack(
+            [torch.randn(group.latent_shape[1:], generator=g).double() for g in generators]
+        ),
+    )
+    # Conditions are normalised in single precision.
+    torch.testing.assert_close(terms.rate_nats, elbo.rate_nats, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        terms.bits_per_observed_dim, elbo.negative_elbo_nats / math.log(2) / 256, rtol=1e-6, atol=0
+    )
+
+
+def test_observation_bound_with_the_prior_has_no_rate(make_posterior, observed):
+    posterior = make_posterior()
+    model = ConditionalModel(posterior.model.vae, UnconditionalLatents())
+    posterior = dataclasses.replace(posterior, model=model)
+    terms = posterior.observation_bound(observe(posterior, observed))
+    assert terms.rate_nats.abs().max() == 0
+    assert terms.observed_nats.min() > 0
+
+
+def test_observation_bound_of_nothing_observed(make_posterior, make_pixels):
+    posterior, pixels = make_posterior(), make_pixels(2)
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[1, :, 0] = 1
+    terms = posterior.observation_bound(posterior.observe(pixels, mask))
+    assert terms.observed_dimensions.tolist() == [0, 16]
+    assert terms.observed_nats[0] == 0
+    assert terms.bits_per_observed_dim[0].isnan()
+    assert terms.bits_per_observed_dim[1].isfinite()
+
+
+def test_observation_bound_belongs_to_the_case(make_posterior, observed):
+    posterior = make_posterior()
+    whole = posterior.observation_bound(observe(posterior, observed), draws=2, seed=3)
+    assert whole.rate_nats.shape == (3, GROUPS)
+    for rows, batch_size in (((0, 1, 2), 2), ((2, 0), 256), ((1,), 1)):
+        part = posterior.observation_bound(
+            observe(posterior, observed, rows), draws=2, seed=3, batch_size=batch_size
+        )
+        for name in ("rate_nats", "observed_nats", "observed_dimensions"):
+            torch.testing.assert_close(
+                getattr(part, name), getattr(whole, name)[list(rows)], rtol=1e-9, atol=1e-9
+            )
+    other = posterior.observation_bound(observe(posterior, observed), draws=2, seed=4)
+    assert (other.observed_nats - whole.observed_nats).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("name", ["draws", "batch_size"])
+def test_observation_bound_refuses(make_posterior, observed, name):
+    posterior = make_posterior()
+    with pytest.raises(ConfigurationError, match=f"{name} = 0: expected > 0"):
+        posterior.observation_bound(observe(posterior, observed), **{name: 0})
 
 
 def test_running_out_of_memory_names_the_parameter(make_posterior, observed, monkeypatch):

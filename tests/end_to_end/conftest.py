@@ -62,3 +62,9 @@ class Project:
 def project(tmp_path_factory):
     """One copy for all tests that only add to it."""
     return Project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def fresh_project(tmp_path):
+    """A copy for one test alone."""
+    return Project(tmp_path)

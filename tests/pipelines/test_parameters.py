@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def test_base_states_every_parameter_of_the_training_sections(base):
         ("data.source", "npy", "data.source = 'npy'"),
         ("device", "cuda:99", "device = 'cuda:99'"),
         ("device", "gpu", "device = 'gpu': expected auto, cpu, cuda or cuda:N"),
+        ("start.load", 3, "start.load = 3: expected str"),
+        ("start", {"resume": "a", "load": "b"}, "start.resume = 'a', load = 'b': expected at most"),
+        ("start.from", "a", "unknown parameter start.from"),
+        ("recipe", "publish", "recipe = 'publish': expected one of tuned, published"),
+        ("recipe", 3, "recipe = 3: expected text"),
+        ("model.bits", 7, "model.bits = 7: expected one of 5, 8"),
+        ("weights.allow_unpinned", "yes", "weights.allow_unpinned = 'yes': expected bool"),
+        ("verify.images", 1, "verify.images = 1: a standard error needs at least 2"),
         ("seed", -1, "seed = -1: expected >= 0"),
         ("seed", "one", "seed = 'one'"),
         ("folders.images", None, "folders.images = None: expected str"),
@@ -96,3 +105,57 @@ def test_mistake_is_refused_by_name(base, name, value, message):
     with pytest.raises(ConfigurationError) as caught:
         check_parameters(parameters)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rung", "message"),
+    [
+        ("resume", "start.resume = 'nowhere': no such folder"),
+        ("load", "start.load = 'nowhere': model 'nowhere': neither a registered name"),
+        ("load_part", "start.load_part = 'nowhere': model 'nowhere': neither a registered name"),
+    ],
+)
+def test_start_that_is_not_there_is_refused_unless_a_run_has_begun_from_it(
+    base, tmp_path, rung, message
+):
+    parameters = copy.deepcopy(base)
+    set_value(parameters, f"start.{rung}", "nowhere")
+    set_value(parameters, "folders.inpaint", "models/inpaint")
+    with pytest.raises(ConfigurationError) as caught:
+        check_parameters(parameters, tmp_path)
+    assert message in str(caught.value)
+    run = tmp_path / "models" / "inpaint" / "training" / "0123456789ab"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"fingerprint": "0123456789ab", "source": "nowhere"}))
+    check_parameters(parameters, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["digits", "here"])
+def test_start_that_is_there_is_accepted(base, tmp_path, name):
+    (tmp_path / "here").mkdir()
+    parameters = copy.deepcopy(base)
+    set_value(parameters, "start.load", name)
+    check_parameters(parameters, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"vae": "a.th", "preset": "cifar10"}, "weights.vae = 'a.th': no such file"),
+        ({"posterior": "b.th", "preset": "cifar10"}, "weights.posterior = 'b.th': no such file"),
+        ({"vae": "nowhere"}, "model 'nowhere': neither a registered name"),
+        ({"posterior": "vdvae-cifar10-seed1"}, "is a VAE, expected a posterior"),
+    ],
+)
+def test_weights_that_are_not_there_are_refused(base, tmp_path, weights, message):
+    parameters = copy.deepcopy(base)
+    parameters["weights"].update(weights)
+    with pytest.raises(ConfigurationError) as caught:
+        check_parameters(parameters, tmp_path)
+    assert message in str(caught.value)
+
+
+def test_published_vae_may_be_fetched_later(base, tmp_path):
+    parameters = copy.deepcopy(base)
+    parameters["weights"]["vae"] = "vdvae-cifar10-seed1"
+    check_parameters(parameters, tmp_path)

@@ -7,6 +7,7 @@ from condvae.conditional.partial_encoder import (
     ConditionalLatents,
     PartialEncoder,
     UnconditionalLatents,
+    heads_for,
     initialise,
 )
 
@@ -18,6 +19,7 @@ __all__ = [
     "Trunk",
     "UnconditionalLatents",
     "forward_kl",
+    "heads_for",
     "initialise",
     "run_trunk",
 ]

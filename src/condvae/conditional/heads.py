@@ -9,7 +9,7 @@ from condvae.distributions import DiagonalGaussian
 from condvae.vdvae.architecture import Architecture, DecoderBlockSpec
 from condvae.vdvae.blocks import Block
 
-__all__ = ["GaussianHead"]
+__all__ = ["HEADS", "GaussianHead", "ResidualHead"]
 
 
 class GaussianHead(Block):
@@ -18,6 +18,8 @@ class GaussianHead(Block):
     It sees the decoder's hidden state before the prior's skip output is added, and gives absolute
     mean and log-std (Harvey, Naderiparizi, Wood 2022).
     """
+
+    needs_prior = False
 
     def __init__(self, architecture: Architecture, spec: DecoderBlockSpec) -> None:
         width = architecture.width_at(spec.resolution)
@@ -28,6 +30,40 @@ class GaussianHead(Block):
             spec.resolution,
         )
 
-    def distribution(self, h: Tensor, features: Tensor) -> DiagonalGaussian:
-        """c(z | z above, y) from (B,width,R,R) hidden state and features."""
+    def distribution(
+        self, h: Tensor, features: Tensor, prior: DiagonalGaussian | None = None
+    ) -> DiagonalGaussian:
+        """c(z | z above, y).
+
+        Args:
+            h: (B,width,R,R), the decoder's hidden state.
+            features: (B,width,R,R), the partial encoder's activations.
+            prior: p(z | z above) with (B,Z,R,R); only heads with `needs_prior` look at it.
+        """
+        del prior
         return DiagonalGaussian.from_parameters(self(torch.cat([h, features], dim=1)))
+
+
+class ResidualHead(GaussianHead):
+    """The same block, its output read as a difference from the prior's mean and log-std.
+
+    With its last convolution at zero c(z | y) is the prior.
+    """
+
+    needs_prior = True
+
+    def distribution(
+        self, h: Tensor, features: Tensor, prior: DiagonalGaussian | None = None
+    ) -> DiagonalGaussian:
+        """c(z | z above, y); see `GaussianHead.distribution`.
+
+        Raises:
+            ValueError: No prior.
+        """
+        if prior is None:
+            raise ValueError("prior = None: a residual head needs p(z | z above)")
+        difference = super().distribution(h, features)
+        return DiagonalGaussian(prior.mean + difference.mean, prior.log_std + difference.log_std)
+
+
+HEADS: dict[str, type[GaussianHead]] = {"absolute": GaussianHead, "residual": ResidualHead}

@@ -7,7 +7,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,15 +32,19 @@ class Trunk:
         posteriors: L distributions q(z | z above, x).
         latents: L tensors (B,Z,R,R) drawn from q.
         output: (B,width,H,W) the decoder's output, empty unless asked for.
+        priors: L distributions p(z | z above), none unless asked for.
     """
 
     hidden: list[Tensor]
     posteriors: list[DiagonalGaussian]
     latents: list[Tensor]
     output: Tensor
+    priors: list[DiagonalGaussian] = field(default_factory=list)
 
 
-def run_trunk(vae: VDVAE, pixels: Tensor, noise: Noise, *, output: bool = False) -> Trunk:
+def run_trunk(
+    vae: VDVAE, pixels: Tensor, noise: Noise, *, output: bool = False, priors: bool = False
+) -> Trunk:
     """Draw z ~ q(z | x) with the frozen model and keep what the heads need.
 
     Args:
@@ -48,8 +52,11 @@ def run_trunk(vae: VDVAE, pixels: Tensor, noise: Noise, *, output: bool = False)
         pixels: uint8 (B,C,H,W).
         noise: Gives standard normal noise of ``group.latent_shape``.
         output: Also run what lies below the last latent (only scores need it).
+        priors: Also keep the priors (only residual heads need them). They are computed on the way
+            down in any case, but for the last group's.
     """
     hidden: list[Tensor] = []
+    kept_priors: list[DiagonalGaussian] = []
     posteriors: list[DiagonalGaussian] = []
     latents: list[Tensor] = []
     with torch.no_grad():
@@ -62,10 +69,14 @@ def run_trunk(vae: VDVAE, pixels: Tensor, noise: Noise, *, output: bool = False)
             hidden.append(h.detach())
             posteriors.append(posterior)
             latents.append(z)
+            if priors:
+                p = group.prior
+                # Views of it would keep the prior block's whole output, mostly skip features.
+                kept_priors.append(DiagonalGaussian(p.mean.clone(), p.log_std.clone()))
             return z
 
         result = vae.decoder.descend(from_posterior, pixels.shape[0], output=output)
-    return Trunk(hidden, posteriors, latents, result)
+    return Trunk(hidden, posteriors, latents, result, kept_priors)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,8 @@ def forward_kl(
     KL(r(z | y) || c(z | y)), whatever the frozen model (Harvey et al. 2022, theorem 1).
 
     Args:
-        trunk: The frozen model's pass over the whole images.
+        trunk: The frozen model's pass over the whole images, with its priors where
+            ``partial.needs_prior``.
         partial: Gradients go here and nowhere else.
         condition: (B,Cy,H,W).
         log_std_floor: Count smaller log-stds of c and q as this value, gradients passing as if they
@@ -35,12 +38,20 @@ def forward_kl(
 
     Returns:
         (B,L) in nats; exact wherever no log-std is below the floor.
+
+    Raises:
+        ValueError: The trunk was run without the priors that residual heads need.
     """
     features = partial.encode(condition)
+    priors: Sequence[DiagonalGaussian | None] = trunk.priors
+    if not partial.needs_prior:
+        priors = [None] * len(trunk.hidden)
+    elif not priors:
+        raise ValueError("trunk.priors = []: residual heads need run_trunk(..., priors=True)")
     rates = []
-    for index, (h, q) in enumerate(zip(trunk.hidden, trunk.posteriors, strict=True)):
+    for index, (h, q, p) in enumerate(zip(trunk.hidden, trunk.posteriors, priors, strict=True)):
         posterior = q
-        conditional = partial.head(index).distribution(h, features[h.shape[2]])
+        conditional = partial.head(index).distribution(h, features[h.shape[2]], p)
         if log_std_floor is not None:
             log_std = conditional.log_std
             lifted = log_std + (log_std.clamp(min=log_std_floor) - log_std).detach()

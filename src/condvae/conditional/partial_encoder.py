@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from condvae.conditional.heads import GaussianHead
+from condvae.conditional.heads import HEADS, GaussianHead
 from condvae.configuration import ConfigurationError, check_choice
 from condvae.distributions import DiagonalGaussian
 from condvae.vdvae.decoder import DecoderBlock, LatentGroup
@@ -19,10 +19,11 @@ __all__ = [
     "ConditionalLatents",
     "PartialEncoder",
     "UnconditionalLatents",
+    "heads_for",
     "initialise",
 ]
 
-INITIALISATIONS = ("copy", "random")
+INITIALISATIONS = ("copy", "random", "residual")
 
 
 class ConditionalLatents(Protocol):
@@ -61,15 +62,27 @@ class PartialEncoder(nn.Module):
     Args:
         vae: The frozen model whose latents are predicted; only its architecture is used.
         condition_channels: Cy, channels of the condition image.
+        heads: ``absolute`` (published): a head gives mean and log-std. ``residual``: it gives their
+            differences from the frozen prior's.
+
+    Raises:
+        ConfigurationError: Unknown `heads`.
     """
 
-    def __init__(self, vae: VDVAE, condition_channels: int) -> None:
+    def __init__(self, vae: VDVAE, condition_channels: int, heads: str = "absolute") -> None:
         super().__init__()
+        check_choice("heads", heads, HEADS)
         self.condition_channels = condition_channels
+        self.head_kind = heads
         self.encoder = Encoder(vae.architecture, condition_channels)
         self.heads = nn.ModuleList(
-            GaussianHead(vae.architecture, spec) for spec in vae.architecture.decoder_blocks
+            HEADS[heads](vae.architecture, spec) for spec in vae.architecture.decoder_blocks
         )
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether heads look at the prior; see `run_trunk`."""
+        return HEADS[self.head_kind].needs_prior
 
     def encode(self, condition: Tensor) -> dict[int, Tensor]:
         """Condition (B,Cy,H,W) -> activations per resolution."""
@@ -91,7 +104,18 @@ class PartialEncoder(nn.Module):
         self, group: LatentGroup, h: Tensor, features: dict[int, Tensor]
     ) -> DiagonalGaussian:
         """c(z | z above, y) of one group."""
-        return self.head(group.index).distribution(h, features[group.block.resolution])
+        prior = group.prior if self.needs_prior else None
+        return self.head(group.index).distribution(h, features[group.block.resolution], prior)
+
+
+def heads_for(initialisation: str) -> str:
+    """Kind of heads that an initialisation fills.
+
+    Raises:
+        ConfigurationError: Unknown `initialisation`.
+    """
+    check_choice("initialisation", initialisation, INITIALISATIONS)
+    return "residual" if initialisation == "residual" else "absolute"
 
 
 def initialise(partial: PartialEncoder, vae: VDVAE, how: str, generator_seed: int) -> None:
@@ -100,6 +124,8 @@ def initialise(partial: PartialEncoder, vae: VDVAE, how: str, generator_seed: in
     ``copy``: the VAE's encoder (new input channels at zero) and its posterior heads, so that with
     y = all of x the partial encoder equals the encoder and KL(q || c) is 0.
     ``random``: the layers' own initialisation, as published.
+    ``residual``: a copy whose heads end in zeros and are read as differences from the prior, so that
+    c(z | y) starts as the prior and KL(q || c) as KL(q || p), whatever y is.
 
     Args:
         partial: Changed in place.
@@ -108,9 +134,13 @@ def initialise(partial: PartialEncoder, vae: VDVAE, how: str, generator_seed: in
         generator_seed: Makes ``random`` reproducible; the global generator is left as it was.
 
     Raises:
-        ConfigurationError: Unknown `how`.
+        ConfigurationError: Unknown `how`, or one for other heads than the partial encoder has.
     """
-    check_choice("initialisation", how, INITIALISATIONS)
+    if partial.head_kind != heads_for(how):
+        raise ConfigurationError(
+            f"initialisation = {how!r} is for {heads_for(how)} heads, the partial encoder has "
+            f"{partial.head_kind} ones"
+        )
     if how == "random":
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would also reseed every GPU.
@@ -127,4 +157,8 @@ def initialise(partial: PartialEncoder, vae: VDVAE, how: str, generator_seed: in
         partial.encoder.load_state_dict({**state, "in_conv.weight": wide})
         for head, block in zip(partial.heads, vae.decoder.dec_blocks, strict=True):
             assert isinstance(block, DecoderBlock)
+            assert isinstance(head, GaussianHead)
             head.load_state_dict(block.enc.state_dict())
+            if how == "residual":
+                for parameter in head.c4.parameters():
+                    parameter.zero_()

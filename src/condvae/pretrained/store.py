@@ -123,8 +123,9 @@ def fetch(
             if sha256 is None and not allow_unpinned:
                 raise ConfigurationError(
                     f"{name}: nobody publishes its sha256, so the first file cannot be checked. Set "
-                    f"allow_unpinned=true to accept it this once; its sha256 is then written to "
-                    f"{folder / LOCK_FILE} and any other file is refused from then on"
+                    f"allow_unpinned=true (`weights.allow_unpinned` of the pipelines) to accept it "
+                    f"this once; its sha256 is then written to {folder / LOCK_FILE} and any "
+                    "other file is refused from then on"
                 )
             if target.exists():
                 _check_present(name, card, target, sha256, stated_by)

@@ -108,6 +108,6 @@ class ForwardKL:
         mask = torch.from_numpy(masks).unsqueeze(1).to(device)
         observation = self.task.observe(pixels, mask, self.vae.contract)
         with autocast(self.config.precision, device):
-            trunk = run_trunk(self.vae, pixels, noise)
+            trunk = run_trunk(self.vae, pixels, noise, priors=self.module.needs_prior)
             condition = observation.condition.to(self.vae.dtype)
             return forward_kl(trunk, self.module, condition, log_std_floor=log_std_floor)

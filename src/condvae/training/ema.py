@@ -48,6 +48,7 @@ class WeightAverage:
                 for name, parameter in self._parameters.items():
                     parameter.copy_(own[name])
 
+    @torch.no_grad()
     def load(self, values: dict[str, Tensor]) -> None:
         """Restore saved averages."""
         for name, value in self.values.items():

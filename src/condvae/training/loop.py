@@ -1,7 +1,8 @@
 """The training loop: idempotent, resumable, deterministic on one machine.
 
 `fit` may be killed at any instant; called again with the same arguments it goes on from the newest
-checkpoint and ends with the same weights. Called once more when finished, it does nothing.
+checkpoint and ends with the same weights. Called once more when finished, it does nothing. Where a run
+without a checkpoint starts is decided in `condvae.training.start`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from condvae.training.callbacks import Callback
 from condvae.training.config import TrainingConfig
 from condvae.training.ema import WeightAverage
 from condvae.training.guard import UpdateGuard
+from condvae.training.start import Start, begin_run, check_start
 from condvae.training.state import CheckpointFolder
 
 __all__ = ["FitResult", "Objective", "fit", "learning_rate_at"]
@@ -61,7 +63,8 @@ class FitResult:
 
     Attributes:
         weights: Averaged trainable weights by name.
-        history: One record per logged step: ``step, images_seen`` and metrics.
+        history: One record per logged step: ``step, images_seen`` and metrics. `images_seen` counts
+            every step at this run's batch size, those of a resumed run too.
         resumed_from: Step the run started from in this process.
         images_per_second: Over this process's steps, None when there were none.
     """
@@ -126,6 +129,14 @@ class _Run:
         self.guard = UpdateGuard(config)
         self.step = 0
 
+    @property
+    def name(self) -> str:
+        return self.objective.name
+
+    @property
+    def module(self) -> nn.Module:
+        return self.objective.module
+
     def update(self) -> dict[str, Tensor | float]:
         """One optimisation step; returns its metrics."""
         rate = learning_rate_at(self.config, self.step)
@@ -148,25 +159,32 @@ class _Run:
         }
 
     def state(self) -> dict[str, Any]:
-        module = self.objective.module
         return {
-            "trainable": {
-                n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad
-            },
+            "trainable": {n: p.detach().clone() for n, p in self._trainable().items()},
             "average": dict(self.average.values),
             "optimizer": self.optimizer.state_dict(),
             "guard": self.guard.state_dict(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.objective.module.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(state["trainable"][name])
+        self.take(state["trainable"])
         self.average.load(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:  # another run's may differ
+            group.update(betas=self.config.betas, weight_decay=self.config.weight_decay)
         self.guard.load_state_dict(state["guard"])
         self.step = int(state["step"])
+
+    def take(self, weights: Mapping[str, Tensor]) -> None:
+        own = self._trainable()
+        with torch.no_grad():
+            for name, value in weights.items():
+                own[name].copy_(value)
+        # The average of what was never updated is what it started as.
+        self.average.load(own)
+
+    def _trainable(self) -> dict[str, Tensor]:
+        return {n: p for n, p in self.module.named_parameters() if p.requires_grad}
 
 
 def fit(
@@ -175,6 +193,7 @@ def fit(
     run_dir: Path,
     fingerprint: str,
     *,
+    start: Start | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Train the parameters of `objective.module` that require gradients.
@@ -184,27 +203,31 @@ def fit(
         objective: Loss and validation.
         run_dir: Checkpoints and ``metrics.jsonl`` go here.
         fingerprint: Hash of all that decides the outcome; guards `run_dir` against mixing runs.
+        start: Where the run starts when `run_dir` holds no checkpoint; None = the module as it is.
         callbacks: Listeners (progress, tracking).
 
     Returns:
         The averaged weights and the history.
 
     Raises:
-        ConfigurationError: `run_dir` belongs to another run or is in use, or memory ran out.
+        ConfigurationError: `run_dir` belongs to another run or is in use, `start` does not fit, or
+            memory ran out.
         TrainingDivergedError: Gradients stay non-finite.
     """
     run = _Run(config, objective)
-    folder = CheckpointFolder(run_dir, fingerprint)
+    start = start or Start()
+    check_start(start, run.module, config.steps, objective.section)
+    folder = CheckpointFolder(
+        run_dir, fingerprint, {"identity": start.identity, "source": start.path}
+    )
     with folder.locked():
+        begin_run(run, folder, start)
         return _fit(run, folder, callbacks)
 
 
 def _fit(run: _Run, folder: CheckpointFolder, callbacks: Sequence[Callback]) -> FitResult:
-    """Go on from the newest checkpoint to the last step."""
+    """Go on from where the run is to the last step."""
     config, objective = run.config, run.objective
-    saved = folder.load_latest()
-    if saved is not None:
-        run.load(saved)
     resumed_from = run.step
     history = _History(folder.folder / "metrics.jsonl", run.step)
     started = time.perf_counter()

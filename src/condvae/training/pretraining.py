@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,7 +20,12 @@ __all__ = ["NegativeElbo", "bits_per_dim"]
 
 
 def bits_per_dim(
-    vae: VDVAE, images: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int, seed: int
+    vae: VDVAE,
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    batch_size: int,
+    seed: int,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[float, float]:
     """Mean and standard error over images of the negative ELBO in bits per dimension.
 
@@ -29,6 +35,7 @@ def bits_per_dim(
         rows: Images to score.
         batch_size: Images per pass; the result does not depend on it beyond rounding.
         seed: With the row decides the draw from q, one per image.
+        progress: Called with the number of images of every batch.
     """
     values = []
     for start in range(0, len(rows), batch_size):
@@ -37,6 +44,8 @@ def bits_per_dim(
         noise = image_noise(seed, part, vae.device, vae.dtype)
         with torch.no_grad():
             values.append(vae.elbo(pixels, noise).negative_elbo_nats.double().cpu())
+        if progress is not None:
+            progress(len(part))
     bits = torch.cat(values) / (vae.contract.dimensions * math.log(2))
     return float(bits.mean()), float(bits.std() / math.sqrt(len(bits)))
 

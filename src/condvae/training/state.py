@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["CheckpointFolder"]
+__all__ = ["MARKER", "CheckpointFolder"]
 
+MARKER = "run.json"
 FORMAT = 1
 KEEP = 2
 
@@ -36,15 +37,18 @@ class CheckpointFolder:
         folder: Made when missing.
         fingerprint: Hash of everything that decides the outcome (settings, data, frozen weights). A
             folder that another fingerprint has used is refused.
+        facts: Written beside the fingerprint when the folder is made.
 
     Raises:
         ConfigurationError: The folder belongs to another run.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: str, facts: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
-        marker = folder / "run.json"
+        marker = folder / MARKER
         if marker.exists():
             found = json.loads(marker.read_text())["fingerprint"]
             if found != fingerprint:
@@ -54,7 +58,7 @@ class CheckpointFolder:
                     "remove this one to start afresh"
                 )
         else:
-            write_json(marker, {"fingerprint": fingerprint, "format": FORMAT})
+            write_json(marker, {**(facts or {}), "fingerprint": fingerprint, "format": FORMAT})
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -75,7 +79,12 @@ class CheckpointFolder:
             # A kill in the middle of a write leaves its temporary file, as large as a checkpoint.
             for path in self.folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
+            self._remove_older()
             yield
+
+    def _remove_older(self) -> None:
+        for _, path in self._files()[KEEP:]:
+            path.unlink(missing_ok=True)
 
     def _files(self) -> list[tuple[int, Path]]:
         found = []
@@ -84,13 +93,16 @@ class CheckpointFolder:
                 found.append((int(match[1]), path))
         return sorted(found, reverse=True)
 
+    def path_of(self, step: int) -> Path:
+        """Where the checkpoint after `step` updates lies."""
+        return self.folder / f"checkpoint-{step:09d}.pt"
+
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` updates, then remove all but the newest two."""
         payload = {"format": FORMAT, "fingerprint": self.fingerprint, "step": step, **state}
-        with open_atomic(self.folder / f"checkpoint-{step:09d}.pt") as file:
+        with open_atomic(self.path_of(step)) as file:
             torch.save(payload, file)
-        for _, path in self._files()[KEEP:]:
-            path.unlink(missing_ok=True)
+        self._remove_older()
 
     def load_latest(self) -> dict[str, Any] | None:
         """The newest readable state, or None; unreadable files are named in the log and passed over.

@@ -35,8 +35,10 @@ __all__ = [
     "load_strictly",
     "merge_conditional",
     "read_official",
+    "refuse_differences",
     "split_conditional",
     "write_official",
+    "write_official_conditional",
 ]
 
 
@@ -86,12 +88,21 @@ def load_strictly(
     Raises:
         ConfigurationError: Missing, extra or mis-shaped entries, each listed (the first 20).
     """
-    _refuse_differences(module.state_dict(), state, name)
+    refuse_differences(module.state_dict(), state, name)
     module.load_state_dict(dict(state), strict=True, assign=assign)
 
 
-def _refuse_differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
-    """Raise unless `state` has the names and shapes of `own`."""
+def refuse_differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
+    """Raise unless `state` has the names and shapes of `own`.
+
+    Args:
+        own: What is to be filled.
+        state: What is offered.
+        name: Of what is offered, for the message.
+
+    Raises:
+        ConfigurationError: Missing, extra or mis-shaped entries, each listed (the first 20).
+    """
     problems = [f"missing: {key}" for key in own if key not in state]
     problems += [f"extra: {key}" for key in state if key not in own]
     problems += [
@@ -207,10 +218,32 @@ def write_official(path: str | os.PathLike[str], state: Mapping[str, Tensor]) ->
 
     Args:
         path: The ``.th`` file; its folder is made when missing.
-        state: ``vae.state_dict()``, or what `merge_conditional` gives.
+        state: ``vae.state_dict()``; for conditional models see `write_official_conditional`.
     """
     with open_atomic(path) as file:
         torch.save({key: _compact(value) for key, value in state.items()}, file)
+
+
+def write_official_conditional(
+    path: str | os.PathLike[str], vae: VDVAE, partial: PartialEncoder
+) -> None:
+    """Write a conditional model as the official code does; see `write_official`.
+
+    Args:
+        path: The ``.th`` file.
+        vae: The frozen model.
+        partial: Its partial encoder.
+
+    Raises:
+        ConfigurationError: Residual heads; the layout cannot say that they are, and the official code
+            would take their differences for means and log-stds. Nothing is written.
+    """
+    if partial.head_kind != "absolute":
+        raise ConfigurationError(
+            f"{path}: a partial encoder with {partial.head_kind} heads cannot be written in the "
+            "official layout, whose heads are absolute. Save a model folder (save_posterior)"
+        )
+    write_official(path, merge_conditional(vae.state_dict(), partial.state_dict()))
 
 
 def _compact(value: Tensor) -> Tensor:
@@ -268,7 +301,7 @@ def load_official_conditional(
     both = merge_conditional(vae.state_dict(), partial.state_dict())
     state = read_official(path)
     name = f"{path} (preset {preset.architecture}, conditional)"
-    _refuse_differences(both, state, name)
+    refuse_differences(both, state, name)
     for module, part in zip((vae, partial), split_conditional(state), strict=True):
         _fill(module, part, name, dtype)
     return vae.eval().requires_grad_(False), partial.eval()

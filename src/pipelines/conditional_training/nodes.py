@@ -6,19 +6,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from condvae.conditional import ConditionalModel, PartialEncoder, initialise
+from condvae.conditional import ConditionalModel, PartialEncoder, heads_for, initialise
 from condvae.configuration import read_config
 from condvae.data.store import open_images
-from condvae.files import fingerprint
-from condvae.model_folder import load_vae, save_posterior
+from condvae.input_check import input_reference
+from condvae.model_folder import load_vae, posterior_source, save_posterior
 from condvae.posterior import ImagePosterior
 from condvae.tasks import task_named
 from condvae.tasks.mask_sampling import MaskConfig, draw_masks
 from condvae.training import TrainingConfig, fit
 from condvae.training.acceleration import place, resolve_device
 from condvae.training.conditioning import ForwardKL
+from condvae.training.start import StartConfig, find_start
 from condvae.vdvae.checkpoints import load_strictly
 from pipelines.parameters import ModelConfig, TaskConfig
+from pipelines.provenance import warn_of_seen_start
 from pipelines.tracking import command, training_callbacks
 
 
@@ -29,6 +31,7 @@ def train_partial_encoder(
     task: dict[str, Any],
     masks: dict[str, Any],
     training: dict[str, Any],
+    start: dict[str, Any],
     folders: dict[str, str],
     device: str,
     seed: int,
@@ -39,18 +42,28 @@ def train_partial_encoder(
     config = read_config(TrainingConfig, training, "training")
     mask_config = read_config(MaskConfig, masks, "masks")
     how = read_config(ModelConfig, model, "model").initialisation
+    heads = heads_for(how)
     conditional_task = task_named(read_config(TaskConfig, task, "task").name)
     identity = {
         "training": asdict(config),
         "masks": asdict(mask_config),
         "initialisation": how,
+        "heads": heads,
         "task": conditional_task.name,
         "vae": pretrained_vae["sha256"],
         "data": images.fingerprint,
         "seed": seed,
     }
-    run = fingerprint(identity)
-    partial = PartialEncoder(vae, conditional_task.condition_channels(vae.contract))
+    root = Path(folders["inpaint"])
+    chosen = find_start(
+        read_config(StartConfig, start, "start"),
+        identity,
+        root / "training",
+        lambda name: posterior_source(name, vae, conditional_task.name, heads),
+        shared=("vae", "task", "heads"),
+    )
+    warn_of_seen_start(chosen, image_store)
+    partial = PartialEncoder(vae, conditional_task.condition_channels(vae.contract), heads)
     initialise(partial, vae, how, seed)
     place(partial, vae.device)
     train, validation = images.indices("train"), images.indices("validation")
@@ -67,19 +80,32 @@ def train_partial_encoder(
         config,
         seed,
     )
-    root = Path(folders["inpaint"])
+    run = chosen.fingerprint
     result = fit(
-        config, objective, root / "training" / run[:12], run, callbacks=training_callbacks()
+        config,
+        objective,
+        root / "training" / run[:12],
+        run,
+        start=chosen,
+        callbacks=training_callbacks(),
     )
     load_strictly(partial, result.weights, "averaged weights")
     posterior = ImagePosterior(ConditionalModel(vae, partial.eval()), conditional_task)
     facts = {
         "name": image_store["name"],
-        "weights_source": {"command": command(), "run": run, **identity},
+        "weights_source": {"command": command(), "run": run, **chosen.identity},
         "vae": pretrained_vae["name"],
         "validation": {
             k: v for record in result.history[-1:] for k, v in record.items() if "validation" in k
         },
+        "input_reference": input_reference(
+            posterior,
+            images.pixels,
+            validation,
+            mask_config,
+            seed=seed,
+            batch_size=config.batch_size,
+        ),
     }
     card = save_posterior(root / "posterior", posterior, facts)
     description = {
@@ -88,6 +114,7 @@ def train_partial_encoder(
         "task": conditional_task.name,
         "vae": pretrained_vae["name"],
         "vae_sha256": pretrained_vae["sha256"],
+        "start": chosen.identity["start"],
         "images_per_second": result.images_per_second,
     }
     return description, result.history

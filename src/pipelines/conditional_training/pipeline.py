@@ -21,6 +21,7 @@ def create_pipeline(**kwargs: object) -> Pipeline:
                     "params:task",
                     "params:masks",
                     "params:training",
+                    "params:start",
                     "params:folders",
                     "params:device",
                     "params:seed",

@@ -25,7 +25,7 @@ from condvae.metrics.feature_network import (
     train_feature_network,
 )
 from condvae.model_folder import load_posterior, read_card
-from condvae.pretrained import find_model
+from condvae.pretrained import resolve_posterior
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
@@ -46,13 +46,15 @@ BUNDLED_POSTERIOR = "digits_inpainting"
 def find_posterior(
     weights: dict[str, Any], folders: dict[str, str]
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Return the posterior to score and its training history: as told, else the last, else bundled."""
-    named = read_config(WeightsConfig, weights, "weights").posterior
+    """Return a stored posterior and its training history: as told, else the last, else bundled."""
+    config = read_config(WeightsConfig, weights, "weights")
     last = Path(folders["inpaint"]) / "posterior"
-    name = named or (str(last) if (last / "card.json").is_file() else BUNDLED_POSTERIOR)
-    folder = find_model(name)
+    name = config.posterior or (str(last) if (last / "card.json").is_file() else BUNDLED_POSTERIOR)
+    folder = resolve_posterior(
+        name, config.preset, config.cache, folder=Path(folders["inpaint"]) / "official"
+    )
     card = read_card(folder, "posterior")
-    log.info("scoring the posterior %s, sha256 %s", name, card["sha256"])
+    log.info("taking the posterior %s, sha256 %s", name, card["sha256"])
     description = {
         "folder": str(folder),
         "sha256": card["sha256"],

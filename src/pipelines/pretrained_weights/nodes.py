@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from pathlib import Path
 from typing import Any
 
 from condvae.configuration import ConfigurationError, read_config
-from condvae.files import sha256_of_file
-from condvae.model_folder import load_vae, read_card, save_vae
-from condvae.pretrained import find_model
+from condvae.model_folder import load_vae, save_vae
+from condvae.pretrained import resolve_vae
 from condvae.training.initial import new_vae
 from condvae.vdvae.architecture import architecture_named
-from condvae.vdvae.checkpoints import load_official_vae
-from condvae.vdvae.presets import Preset, preset_named
 from pipelines.parameters import ModelConfig, WeightsConfig
 from pipelines.provenance import warn_of_seen_images
 
@@ -32,13 +27,21 @@ def fetch_weights(
     config = read_config(WeightsConfig, weights, "weights")
     if config.vae == "random":
         folder = f"{folders['vae']}_untrained"
-        architecture = architecture_named(read_config(ModelConfig, model, "model").architecture)
-        mean, std = image_store["training_mean"], image_store["training_std"]
-        save_vae(folder, new_vae(architecture, mean, std, seed), {"weights_source": None})
-    elif config.preset is not None:
-        folder = str(convert_official(config.vae, preset_named(config.preset), folders["vae"]))
+        shape = read_config(ModelConfig, model, "model")
+        contract = shape.contract(image_store["training_mean"], image_store["training_std"])
+        architecture = architecture_named(shape.architecture)
+        vae = new_vae(architecture, contract.mean, contract.std, seed, contract.bits)
+        save_vae(folder, vae, {"weights_source": None})
     else:
-        folder = str(find_model(config.vae))
+        folder = str(
+            resolve_vae(
+                config.vae,
+                config.preset,
+                config.cache,
+                allow_unpinned=config.allow_unpinned,
+                folder=folders["vae"],
+            )
+        )
     vae, card = load_vae(folder)
     if card.get("weights_source") is None and not config.allow_untrained:
         raise ConfigurationError(
@@ -57,40 +60,3 @@ def fetch_weights(
         "frozen VAE %s: %d parameters, sha256 %s", config.vae, card["parameters"], card["sha256"]
     )
     return {"name": config.vae, "folder": folder, "sha256": card["sha256"]}
-
-
-def convert_official(file: str | Path, preset: Preset, parent: str | Path) -> Path:
-    """Make a model folder of an official checkpoint, unless it is there already.
-
-    Args:
-        file: A ``.th`` file of an unconditional VAE.
-        preset: What it must fit.
-        parent: The folder is made here, named after the first 12 digits of the file's sha256.
-
-    Raises:
-        ConfigurationError: The file is missing, damaged, or does not fit the preset.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise ConfigurationError(f"weights.vae = {str(file)!r}: no such file")
-    sha256 = sha256_of_file(file)
-    folder = Path(parent) / sha256[:12]
-    if not _is_converted(folder, preset, sha256):
-        log.info("converting %s, once, to %s", file, folder)
-        source = {"official": file.name, "sha256": sha256}
-        facts = {"weights_source": source, "preset": preset.architecture, "origin": preset.source}
-        save_vae(folder, load_official_vae(file, preset), facts)
-    return folder
-
-
-def _is_converted(folder: Path, preset: Preset, sha256: str) -> bool:
-    """Whether `folder` holds the whole conversion of the file with this hash by this preset."""
-    try:
-        card = read_card(folder, "vae")
-    except ConfigurationError:  # not there, or left half-written
-        return False
-    return (
-        (card.get("weights_source") or {}).get("sha256") == sha256
-        and card["architecture"] == dataclasses.asdict(architecture_named(preset.architecture))
-        and card["data_contract"] == dataclasses.asdict(preset.contract)
-    )

@@ -8,15 +8,16 @@ from typing import Any
 
 from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import open_images
-from condvae.files import fingerprint
-from condvae.model_folder import save_vae
+from condvae.model_folder import save_vae, vae_source
 from condvae.training import TrainingConfig, fit
 from condvae.training.acceleration import place, resolve_device
 from condvae.training.initial import new_vae
 from condvae.training.pretraining import NegativeElbo, bits_per_dim
+from condvae.training.start import StartConfig, find_start
 from condvae.vdvae.architecture import architecture_named
 from condvae.vdvae.checkpoints import load_strictly
 from pipelines.parameters import ModelConfig
+from pipelines.provenance import warn_of_seen_start
 from pipelines.tracking import command, log_metrics, training_callbacks
 
 
@@ -24,13 +25,15 @@ def train_vae(
     image_store: dict[str, Any],
     model: dict[str, Any],
     pretraining: dict[str, Any],
+    start: dict[str, Any],
     folders: dict[str, str],
     device: str,
     seed: int,
 ) -> dict[str, Any]:
     """Train (or go on training) the VAE; return its folder, hash and test score."""
     images = open_images(Path(image_store["folder"]))
-    name = read_config(ModelConfig, model, "model").architecture
+    shape = read_config(ModelConfig, model, "model")
+    name = shape.architecture
     architecture = architecture_named(name)
     found = (image_store["channels"], image_store["image_size"])
     if found != (architecture.channels, architecture.image_size):
@@ -39,28 +42,34 @@ def train_vae(
             f"{architecture.image_size}² images, the data have {found[0]} x {found[1]}²"
         )
     config = read_config(TrainingConfig, pretraining, "pretraining")
+    contract = shape.contract(image_store["training_mean"], image_store["training_std"])
     identity = {
         "training": asdict(config),
         "architecture": asdict(architecture),
+        "data_contract": asdict(contract),
         "data": images.fingerprint,
         "seed": seed,
     }
-    run = fingerprint(identity)
-    vae = new_vae(architecture, image_store["training_mean"], image_store["training_std"], seed)
+    root = Path(folders["vae"])
+    runs = root.with_name(f"{root.name}_training")
+    chosen = find_start(read_config(StartConfig, start, "start"), identity, runs, vae_source)
+    warn_of_seen_start(chosen, image_store)
+    vae = new_vae(architecture, contract.mean, contract.std, seed, contract.bits)
     place(vae, resolve_device(device))
     objective = NegativeElbo(
         vae, images.pixels, images.indices("train"), images.indices("validation"), config, seed
     )
-    root = Path(folders["vae"])
-    run_dir = root.with_name(f"{root.name}_training") / run[:12]
-    result = fit(config, objective, run_dir, run, callbacks=training_callbacks())
+    run = chosen.fingerprint
+    result = fit(
+        config, objective, runs / run[:12], run, start=chosen, callbacks=training_callbacks()
+    )
     load_strictly(vae, result.weights, "averaged weights")
     test = images.indices("test")
     bits, error = bits_per_dim(vae, images.pixels, test, config.batch_size, seed)
     log_metrics({"test/bits_per_dim": bits, "test/bits_per_dim_standard_error": error})
     facts = {
         "name": image_store["name"],
-        "weights_source": {"command": command(), "run": run, **identity},
+        "weights_source": {"command": command(), "run": run, **chosen.identity},
         "test_bits_per_dim": bits,
         "test_bits_per_dim_standard_error": error,
         "test_images": len(test),
@@ -72,6 +81,7 @@ def train_vae(
         "sha256": card["sha256"],
         "test_bits_per_dim": bits,
         "test_bits_per_dim_standard_error": error,
+        "start": chosen.identity["start"],
         "images_per_second": result.images_per_second,
         "history": result.history,
     }

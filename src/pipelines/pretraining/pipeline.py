@@ -18,6 +18,7 @@ def create_pipeline(**kwargs: object) -> Pipeline:
                     "image_store",
                     "params:model",
                     "params:pretraining",
+                    "params:start",
                     "params:folders",
                     "params:device",
                     "params:seed",

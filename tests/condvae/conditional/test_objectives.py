@@ -156,3 +156,86 @@ def test_floor_counts_smaller_log_stds_as_itself_and_lets_gradients_pass(setting
     expected = slope.sum(dim=(0, 2, 3))
     torch.testing.assert_close(partial.heads[1].c4.bias.grad[2:], expected, rtol=1e-9, atol=1e-9)
     assert expected.abs().min() > 1.0
+
+
+@pytest.fixture
+def residual(setting):
+    vae, _, pixels, condition = setting
+    torch.manual_seed(5)
+    return vae, PartialEncoder(vae, 2, "residual").double(), pixels, condition
+
+
+def test_trunk_keeps_the_priors_of_all_groups_when_asked(setting, make_noise):
+    vae, _, pixels, _ = setting
+    trunk = run_trunk(vae, pixels, make_noise(), priors=True)
+    bare = run_trunk(vae, pixels, make_noise())
+    assert bare.priors == []
+    assert all(torch.equal(a, b) for a, b in zip(trunk.latents, bare.latents, strict=True))
+    assert len(trunk.priors) == len(trunk.hidden)
+    for block, h, prior in zip(vae.decoder.dec_blocks, trunk.hidden, trunk.priors, strict=True):
+        mean, log_std = block.prior(h)[:, :4].chunk(2, dim=1)
+        torch.testing.assert_close(prior.mean, mean, rtol=0, atol=1e-12)
+        torch.testing.assert_close(prior.log_std, log_std, rtol=0, atol=1e-12)
+        assert not prior.mean.requires_grad
+        # No view of the prior block's whole output, which would stay in memory.
+        assert prior.mean.untyped_storage().nbytes() == prior.mean.nbytes
+
+
+def test_priors_cost_one_block_at_most(setting, make_noise):
+    vae, _, pixels, _ = setting
+    calls = []
+    for block in vae.decoder.dec_blocks:
+        block.prior.register_forward_hook(lambda *_: calls.append(1))
+    run_trunk(vae, pixels, make_noise())
+    without = len(calls)
+    run_trunk(vae, pixels, make_noise(), priors=True)
+    assert len(calls) - without == without + 1 == len(vae.decoder.dec_blocks)
+
+
+def test_residual_forward_kl_against_torch_distributions(residual, make_noise):
+    vae, partial, pixels, condition = residual
+    trunk = run_trunk(vae, pixels, make_noise(), priors=True)
+    features, expected = partial.encode(condition), []
+    for index, (h, q) in enumerate(zip(trunk.hidden, trunk.posteriors, strict=True)):
+        p_mean, p_log_std = vae.decoder.dec_blocks[index].prior(h)[:, :4].chunk(2, dim=1)
+        d_mean, d_log_std = partial.heads[index](torch.cat([h, features[h.shape[2]]], dim=1)).chunk(
+            2, dim=1
+        )
+        c = Normal(p_mean + d_mean, (p_log_std + d_log_std).exp())
+        expected.append(kl_divergence(Normal(q.mean, q.log_std.exp()), c).sum(dim=(1, 2, 3)))
+    result = forward_kl(trunk, partial, condition)
+    torch.testing.assert_close(result, torch.stack(expected, dim=1), rtol=1e-10, atol=1e-10)
+
+
+def test_residual_gradient_reaches_the_partial_encoder_and_nothing_else(residual, make_noise):
+    vae, partial, pixels, condition = residual
+    trunk = run_trunk(vae, pixels, make_noise(), priors=True)
+    forward_kl(trunk, partial, condition).sum().backward()
+    assert [name for name, p in vae.named_parameters() if p.grad is not None] == []
+    assert all(p.grad.abs().max() > 0 for p in partial.parameters())
+
+
+def test_floor_holds_for_the_sum_of_prior_and_difference(residual, make_noise):
+    vae, partial, pixels, condition = residual
+    trunk = run_trunk(vae, pixels, make_noise(), priors=True)
+    with torch.no_grad():
+        partial.heads[1].c4.bias[2:] = -400.0
+    assert not forward_kl(trunk, partial, condition).isfinite().all()
+    floored = forward_kl(trunk, partial, condition, log_std_floor=-3.0)
+    h, q, p = trunk.hidden[1], trunk.posteriors[1], trunk.priors[1]
+    features = partial.encode(condition)
+    mean = p.mean + partial.heads[1](torch.cat([h, features[h.shape[2]]], dim=1))[:, :2]
+    floor = torch.full_like(mean, -3.0)
+    expected = kl_divergence(Normal(q.mean, q.log_std.exp()), Normal(mean, floor.exp()))
+    torch.testing.assert_close(floored[:, 1], expected.sum(dim=(1, 2, 3)), rtol=1e-9, atol=1e-9)
+    floored.sum().backward()
+    assert partial.heads[1].c4.bias.grad[2:].abs().min() > 1.0
+
+
+def test_residual_heads_say_what_they_need(residual, make_noise):
+    vae, partial, pixels, condition = residual
+    with pytest.raises(ValueError, match=r"run_trunk\(\.\.\., priors=True\)"):
+        forward_kl(run_trunk(vae, pixels, make_noise()), partial, condition)
+    h = torch.zeros(1, vae.decoder.dec_blocks[0].width, 1, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="prior = None"):
+        partial.head(0).distribution(h, h)

@@ -5,9 +5,11 @@ import torch
 
 from condvae.conditional import (
     INITIALISATIONS,
+    ConditionalModel,
     PartialEncoder,
     UnconditionalLatents,
     forward_kl,
+    heads_for,
     initialise,
     run_trunk,
 )
@@ -27,6 +29,11 @@ def all_observed(pixels):
 def partial_of(vae, seed=3):
     torch.manual_seed(seed)
     return PartialEncoder(vae, vae.contract.channels + 1).to(vae.dtype)
+
+
+def residual_of(vae, seed=3):
+    torch.manual_seed(seed)
+    return PartialEncoder(vae, vae.contract.channels + 1, "residual").to(vae.dtype)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -73,10 +80,78 @@ def test_random_depends_on_its_seed_only(make_vae):
 def test_unknown_initialisation(make_vae):
     vae = make_vae()
     with pytest.raises(
-        ConfigurationError, match="initialisation = 'copied': expected one of copy, random"
+        ConfigurationError,
+        match="initialisation = 'copied': expected one of copy, random, residual",
     ):
         initialise(partial_of(vae), vae, "copied", 0)
-    assert INITIALISATIONS == ("copy", "random")
+    assert INITIALISATIONS == ("copy", "random", "residual")
+
+
+def test_unknown_heads(make_vae):
+    with pytest.raises(
+        ConfigurationError, match="heads = 'relative': expected one of absolute, re"
+    ):
+        PartialEncoder(make_vae(), 2, "relative")
+
+
+@pytest.mark.parametrize(
+    ("how", "heads"), [("copy", "residual"), ("random", "residual"), ("residual", "absolute")]
+)
+def test_initialisation_for_other_heads_is_refused_and_changes_nothing(make_vae, how, heads):
+    vae = make_vae()
+    partial = residual_of(vae) if heads == "residual" else partial_of(vae)
+    before = {name: value.clone() for name, value in partial.state_dict().items()}
+    with pytest.raises(ConfigurationError, match=f"initialisation = '{how}' is for .* has {heads}"):
+        initialise(partial, vae, how, 0)
+    assert all(torch.equal(value, before[n]) for n, value in partial.state_dict().items())
+    assert heads_for(how) != heads
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_residual_starts_as_the_prior_whatever_is_observed(
+    make_vae, make_pixels, make_noise, channels
+):
+    vae, pixels = make_vae(channels=channels), make_pixels(4, channels)
+    partial = residual_of(vae)
+    initialise(partial, vae, "residual", 0)
+    trunk = run_trunk(vae, pixels, make_noise(), priors=True)
+    expected = vae.elbo(pixels, make_noise()).rate_nats
+    assert expected.min() > 1e-3
+    for mask in (all_observed(pixels), all_observed(pixels) * 0):
+        condition = observe(vae, pixels, mask)
+        rate = forward_kl(trunk, partial, condition)
+        torch.testing.assert_close(rate, expected, rtol=0, atol=1e-9)
+        model = ConditionalModel(vae, partial)
+        walked, _ = model.rate_nats(pixels, condition, make_noise())
+        torch.testing.assert_close(walked, expected, rtol=0, atol=1e-9)
+
+
+def test_residual_is_a_copy_but_for_the_last_convolutions(make_vae):
+    vae = make_vae()
+    partial, copied = residual_of(vae), partial_of(vae)
+    initialise(partial, vae, "residual", 0)
+    initialise(copied, vae, "copy", 0)
+    for (name, value), other in zip(partial.named_parameters(), copied.parameters(), strict=True):
+        if name.startswith("heads") and ".c4." in name:
+            assert not value.any()
+            assert other.any()
+        else:
+            assert torch.equal(value, other), name
+
+
+def test_residual_heads_add_to_the_priors_mean_and_log_std(make_vae, make_pixels, make_noise):
+    vae, pixels, noise = make_vae(), make_pixels(2), make_noise()
+    partial = residual_of(vae)
+    features = partial.encode(observe(vae, pixels, all_observed(pixels)))
+
+    def choose(group, h):
+        c = partial.distribution(group, h, features)
+        out = partial.heads[group.index](torch.cat([h, features[group.block.resolution]], dim=1))
+        assert torch.equal(c.mean, group.prior.mean + out[:, :2])
+        assert torch.equal(c.log_std, group.prior.log_std + out[:, 2:])
+        return noise(group)
+
+    vae.decoder.descend(choose, 2)
 
 
 def test_wrong_number_of_condition_channels(make_vae):

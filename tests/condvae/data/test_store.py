@@ -259,6 +259,7 @@ def test_a_folder_with_unreadable_pictures(tmp_path, folder, images):
         assert record.label == int(record.origin.split("/")[1][:2]) % 2
     with pytest.raises(ConfigurationError, match=r"broken\.png"):
         prepare_images(dataclasses.replace(config, unreadable="stop"), tmp_path / "stop")
+    assert list((tmp_path / "stop").iterdir()) == []
 
 
 def test_many_digits_of_the_row_count_fit_the_header(config, folder, images):

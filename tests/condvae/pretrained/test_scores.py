@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from condvae.configuration import ConfigurationError
-from condvae.pretrained import card_named, check_score
+from condvae.pretrained import card_named, check_score, stated_score
 
 CARD = card_named("vdvae-cifar10-seed1")  # 2.842
 
@@ -79,3 +80,64 @@ def test_card_without_a_score_is_refused():
 def test_impossible_measurements_are_refused(error, n, message):
     with pytest.raises(ConfigurationError, match=message):
         check_score(2.842, error, n, CARD)
+
+
+def test_error_of_the_expected_score_widens_the_tolerance():
+    # Two independent means: variances add.
+    verdict = check_score(2.842 + 0.05, 0.012, 5000, CARD, 0.009)
+    assert verdict.tolerance == pytest.approx(0.005 + 3 * 0.015)
+    assert verdict.passed
+    assert not check_score(2.842 + 0.0501, 0.012, 5000, CARD, 0.009).passed
+    assert not check_score(2.842 + 0.05, 0.012, 5000, CARD).passed
+
+
+def test_images_are_not_too_few_for_the_error_of_the_expected_score():
+    # More images would not make the card's figure any better.
+    assert "too few" not in check_score(2.842, 0.01, 5000, CARD, 0.1).message
+
+
+@pytest.mark.parametrize("error", [-0.01, math.nan, math.inf])
+def test_impossible_error_of_the_expected_score_is_refused(error):
+    with pytest.raises(ConfigurationError, match="expected_standard_error = "):
+        check_score(2.842, 0.01, 100, CARD, error)
+
+
+OWN = {
+    "name": "faces",
+    "sha256": "a" * 64,
+    "test_bits_per_dim": 3.1,
+    "test_bits_per_dim_standard_error": 0.02,
+    "test_images": 500,
+}
+
+
+def test_vae_trained_here_is_measured_against_its_own_card():
+    card, error = stated_score(Path("own"), OWN)
+    assert (card.expected_bits_per_dim, error) == (3.1, 0.02)
+    message = check_score(3.15, 0.02, 400, card, error).message
+    assert message == (
+        "pass: 3.1500 bits/dim (standard error 0.0200) on 400 images, its card says 3.1000 on 500 "
+        "test images of faces; difference +0.0500, tolerance 0.0899"
+    )
+
+
+def test_converted_checkpoint_is_measured_against_the_published_score():
+    source = {"official": "cifar10-seed1-iter-1050000-model-ema.th", "sha256": "b" * 64}
+    card, error = stated_score(Path("converted"), {"weights_source": source})
+    assert card == CARD
+    assert error == 0.0
+
+
+@pytest.mark.parametrize(
+    "card",
+    [{}, {"weights_source": None}, {"weights_source": {"official": "my-own.th"}}],
+)
+def test_vae_whose_score_nobody_states_is_refused(card):
+    with pytest.raises(ConfigurationError, match="own: nobody states what this VAE scores"):
+        stated_score(Path("own"), card)
+
+
+@pytest.mark.parametrize("score", [0.0, -1.0, "low"])
+def test_impossible_score_on_a_card_is_refused(score):
+    with pytest.raises(ConfigurationError, match="expected_bits_per_dim"):
+        stated_score(Path("own"), {**OWN, "test_bits_per_dim": score})

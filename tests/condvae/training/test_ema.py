@@ -82,3 +82,10 @@ def test_load_copies_values_in():
     average.update(0)
     assert float(average.values["weight"]) == pytest.approx(2.75)
     assert float(saved["weight"]) == 1.5
+
+
+def test_loaded_averages_take_no_part_in_gradients():
+    module = torch.nn.Linear(2, 1)
+    average = WeightAverage(module, 0.9, warmup=False)
+    average.load(dict(module.named_parameters()))  # parameters, which require gradients
+    assert not any(value.requires_grad for value in average.values.values())

@@ -22,6 +22,7 @@ from condvae.vdvae.checkpoints import (
     merge_conditional,
     read_official,
     write_official,
+    write_official_conditional,
 )
 from condvae.vdvae.presets import PRESETS, Preset
 
@@ -335,3 +336,19 @@ def test_reported_mismatch_of_the_largest_model_is_refused():
     state = {k: v for k, v in vae.state_dict().items() if f"enc_blocks.{last}." not in k}
     with pytest.raises(ConfigurationError, match=rf"missing: encoder\.enc_blocks\.{last}\.c1"):
         load_strictly(vae, state, "ffhq1024-iter-1700000-model-ema.th")
+
+
+def test_conditional_model_is_written_as_it_is_read(path, preset, models):
+    write_official_conditional(path, *models)
+    for module, loaded in zip(models, load_official_conditional(path, preset), strict=True):
+        own = module.state_dict()
+        assert all(torch.equal(value, own[key]) for key, value in loaded.state_dict().items())
+
+
+def test_residual_heads_are_not_written(path, models):
+    partial = PartialEncoder(models[0], 4, "residual")
+    with pytest.raises(
+        ConfigurationError, match="residual heads cannot be written in the official"
+    ):
+        write_official_conditional(path, models[0], partial)
+    assert not path.exists()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import torch
 
 from condvae.configuration import ConfigurationError
 from condvae.model_folder import read_card, save_posterior
 from condvae.pretrained import find_model
+from condvae.training.config import TrainingConfig
+from condvae.vdvae import ARCHITECTURES
+from condvae.vdvae.checkpoints import merge_conditional, write_official
+from condvae.vdvae.presets import PRESETS, Preset
 from pipelines.evaluation.nodes import BUNDLED_POSTERIOR, find_posterior
 
 
@@ -41,3 +48,21 @@ def test_named_posterior_comes_before_the_last(tmp_path, make_posterior):
 def test_name_that_is_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"'nowhere': neither a registered name"):
         find_posterior({"posterior": "nowhere"}, {"inpaint": str(tmp_path / "inpaint")})
+
+
+def test_official_conditional_checkpoint_is_converted(tmp_path, monkeypatch, make_posterior):
+    architecture = dataclasses.replace(ARCHITECTURES["tiny16"], channels=3)
+    posterior = make_posterior(channels=3, dtype=torch.float32)
+    monkeypatch.setitem(ARCHITECTURES, "colour16", architecture)
+    preset = Preset("colour16", posterior.contract, TrainingConfig(), None, "a test")
+    monkeypatch.setitem(PRESETS, "colour16", preset)
+    path = tmp_path / "colour16-ipa.th"
+    model = posterior.model
+    write_official(path, merge_conditional(model.vae.state_dict(), model.latents.state_dict()))
+    weights = {"posterior": str(path), "preset": "colour16"}
+    description, history = find_posterior(weights, {"inpaint": str(tmp_path / "inpaint")})
+    assert description["folder"].startswith(str(tmp_path / "inpaint" / "official"))
+    assert description["task"] == "inpainting"
+    assert description["vae"] == "colour16-ipa.th"
+    assert history == []
+    assert read_card(description["folder"], "posterior")["sha256"] == description["sha256"]

@@ -12,6 +12,7 @@ import yaml
 from condvae.configuration import ConfigurationError, read_config
 from condvae.images import DataContract
 from condvae.model_folder import load_vae
+from condvae.pretrained import official as official_files
 from condvae.training.config import TrainingConfig
 from condvae.vdvae import ARCHITECTURES
 from condvae.vdvae.checkpoints import write_official
@@ -71,7 +72,7 @@ def test_file_becomes_a_model_folder(tmp_path, official, vae):
 
 def test_it_is_converted_once(tmp_path, official, monkeypatch):
     first = fetch(tmp_path, vae=str(official), preset="colour16")
-    monkeypatch.setattr(nodes, "load_official_vae", None)  # calling it again would fail
+    monkeypatch.setattr(official_files, "load_official_vae", None)  # calling it again would fail
     assert fetch(tmp_path, vae=str(official), preset="colour16") == first
 
 
@@ -106,7 +107,7 @@ def test_damaged_or_wrong_files_leave_nothing(tmp_path, official):
     official.write_bytes(whole)
     with pytest.raises(ConfigurationError, match=r"\(preset cifar10\) does not fit the model"):
         fetch(tmp_path, vae=str(official), preset="cifar10")
-    with pytest.raises(ConfigurationError, match=r"weights\.vae = '.*other\.th': no such file"):
+    with pytest.raises(ConfigurationError, match=r"checkpoint .*other\.th: no such file"):
         fetch(tmp_path, vae=str(official.with_name("other.th")), preset="colour16")
     assert not (tmp_path / "models").exists()
 
@@ -123,6 +124,10 @@ def test_images_must_fit(tmp_path, official):
             {"vae": "a/model.th"},
             r"^weights\.preset = None: weights\.vae = 'a/model\.th' .* cifar10",
         ),
+        (
+            {"posterior": "a/ipa.th"},
+            r"^weights\.preset = None: weights\.posterior = 'a/ipa\.th' .* cifar10",
+        ),
         ({"preset": "cifar10"}, r"^weights\.preset = 'cifar10': only for official checkpoints"),
         (
             {"vae": "a.th", "preset": "cifar"},
@@ -133,6 +138,10 @@ def test_images_must_fit(tmp_path, official):
 def test_preset_and_file_belong_together(weights, message):
     with pytest.raises(ConfigurationError, match=message):
         read_config(WeightsConfig, weights, "weights")
+
+
+def test_preset_may_be_of_the_posterior_alone():
+    read_config(WeightsConfig, {"posterior": "a/ipa.th", "preset": "cifar10"}, "weights")
 
 
 def test_base_parameters_name_every_preset(pytestconfig):

@@ -1,0 +1,68 @@
+"""How one's own pictures are completed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from condvae.configuration import ConfigurationError, check_choice, check_positive
+from condvae.tasks.mask_files import POLARITIES
+
+__all__ = ["CompletionSettings"]
+
+
+@dataclass(frozen=True)
+class CompletionSettings:
+    """What decides the results beside pictures, masks and model.
+
+    Attributes:
+        n: S, completions per picture.
+        seed: With picture, mask and number decides a completion.
+        temperature: Multiplies the standard deviation of every latent; the posterior is 1.
+        quantiles: Levels of the quantile maps, in [0, 1].
+        polarity: What white means in mask files, one of `condvae.tasks.mask_files.POLARITIES`.
+        small: What happens to pictures smaller than the model: ``refuse`` or ``enlarge``.
+        unreadable: What a picture or mask that cannot be used does: ``stop`` or ``skip``.
+        paste_observed: Copy observed pixels exactly; False shows the model's raw output.
+        batch_size: Images decoded at a time.
+    """
+
+    n: int = 16
+    seed: int = 0
+    temperature: float = 1.0
+    quantiles: tuple[float, ...] = (0.05, 0.95)
+    polarity: str = POLARITIES[0]
+    small: str = "refuse"
+    unreadable: str = "stop"
+    paste_observed: bool = True
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ConfigurationError(
+                f"n = {self.n!r}: a standard deviation needs at least 2 completions"
+            )
+        check_positive("temperature", self.temperature, zero=True)
+        check_positive("batch_size", self.batch_size)
+        check_choice("polarity", self.polarity, POLARITIES)
+        check_choice("small", self.small, ("refuse", "enlarge"))
+        check_choice("unreadable", self.unreadable, ("stop", "skip"))
+        for level in self.quantiles:
+            if not 0.0 <= level <= 1.0:
+                raise ConfigurationError(f"quantiles: level {level!r}, expected in [0, 1]")
+        names = [self.quantile_name(level) for level in self.quantiles]
+        if len(set(names)) < len(names):
+            raise ConfigurationError(
+                f"quantiles = {list(self.quantiles)!r}: expected levels that differ by 0.01 at least"
+            )
+
+    @staticmethod
+    def quantile_name(level: float) -> str:
+        """Two digits for a level, ``05`` for 0.05; 1 is ``100``."""
+        return f"{round(100 * level):02d}"
+
+    @property
+    def stamp(self) -> str | None:
+        """What every result says when it is no sample of the posterior."""
+        if self.temperature == 1.0:
+            return None
+        return f"temperature {self.temperature:g}: not the posterior"

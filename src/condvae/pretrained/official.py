@@ -1,0 +1,185 @@
+"""Official checkpoints as model folders, and whatever names a model as one.
+
+A ``.th`` file is converted once, into a folder named after the first 12 digits of its sha256; a
+half-written folder is made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+
+from condvae.conditional.model import ConditionalModel
+from condvae.configuration import ConfigurationError, check_choice
+from condvae.files import sha256_of_file
+from condvae.model_folder import read_card, save_posterior, save_vae
+from condvae.posterior import ImagePosterior
+from condvae.pretrained.cards import KINDS, read_cards
+from condvae.pretrained.store import cache_folder, fetch, find_model
+from condvae.tasks import Inpainting
+from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.checkpoints import (
+    load_official_conditional,
+    load_official_vae,
+    read_official,
+)
+from condvae.vdvae.presets import PRESETS, Preset, preset_named
+
+__all__ = ["convert_official", "resolve_posterior", "resolve_vae"]
+
+SUFFIX = ".th"
+FIRST_WEIGHT = "part_encoder.in_conv.weight"
+
+log = logging.getLogger(__name__)
+
+
+def resolve_vae(
+    name_or_path: str,
+    preset: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    *,
+    allow_unpinned: bool = False,
+    folder: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Return the model folder of a VAE, fetching and converting what has to be.
+
+    Args:
+        name_or_path: Name of a model of the package or of a published checkpoint, a model folder, or
+            an official checkpoint (``.th``).
+        preset: The published model a ``.th`` belongs to; published names know theirs.
+        cache: Where fetched files lie; see `cache_folder`.
+        allow_unpinned: Accept a file whose sha256 nobody has stated yet; see `fetch`.
+        folder: Converted models lie here; None = ``converted`` in the cache folder.
+
+    Raises:
+        ConfigurationError: See `find_model`, `fetch` and `convert_official`.
+    """
+    parent = Path(folder) if folder is not None else cache_folder(cache) / "converted"
+    card = read_cards().get(name_or_path)
+    if card is not None and card.folder is None:
+        file = fetch(name_or_path, cache, allow_unpinned)
+        return convert_official(file, str(card.preset), parent)
+    if name_or_path.endswith(SUFFIX):
+        return convert_official(name_or_path, _stated(preset, name_or_path), parent)
+    return find_model(name_or_path)
+
+
+def resolve_posterior(
+    name_or_path: str,
+    preset: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Return the model folder of a posterior, converting an official checkpoint.
+
+    Args:
+        name_or_path: Name of a model of the package, a model folder, or an official conditional
+            checkpoint (``.th``).
+        preset: The published model a ``.th`` belongs to.
+        cache: See `cache_folder`; used where `folder` is not given.
+        folder: Converted models lie here; None = ``converted`` in the cache folder.
+
+    Raises:
+        ConfigurationError: See `find_model` and `convert_official`; also a published VAE's name.
+    """
+    if name_or_path.endswith(SUFFIX):
+        parent = Path(folder) if folder is not None else cache_folder(cache) / "converted"
+        return convert_official(name_or_path, _stated(preset, name_or_path), parent, "posterior")
+    card = read_cards().get(name_or_path)
+    if card is not None and card.kind != "posterior":
+        raise ConfigurationError(
+            f"{name_or_path!r} is a VAE, expected a posterior: condition it with "
+            f"`kedro run --params=weights.vae={name_or_path}`"
+        )
+    return find_model(name_or_path)
+
+
+def _stated(preset: str | None, path: str) -> str:
+    """The preset of a checkpoint, which does not say it itself."""
+    if preset is None:
+        raise ConfigurationError(
+            f"preset = None: {path!r} is an official checkpoint, which does not say what model it "
+            f"is; expected one of {', '.join(PRESETS)}"
+        )
+    return preset
+
+
+def convert_official(
+    file: str | os.PathLike[str], preset: str, parent: str | os.PathLike[str], kind: str = "vae"
+) -> Path:
+    """Make a model folder of an official checkpoint, unless it is there already.
+
+    Args:
+        file: A ``.th`` file: an unconditional VAE, or a VAE with its partial encoder for inpainting.
+        preset: Name of what it must fit.
+        parent: The folder is made here.
+        kind: ``vae`` or ``posterior``.
+
+    Returns:
+        The model folder.
+
+    Raises:
+        ConfigurationError: The file is missing, damaged, of the other kind, or does not fit the
+            preset; a partial encoder that takes something else than an image and its mask.
+    """
+    check_choice("kind", kind, KINDS)
+    file, fitting = Path(file), preset_named(preset)
+    if not file.is_file():
+        raise ConfigurationError(f"checkpoint {file}: no such file")
+    sha256 = sha256_of_file(file)
+    folder = Path(parent) / sha256[:12]
+    if _is_converted(folder, fitting, sha256, kind):
+        return folder
+    log.info("converting %s, once, to %s", file, folder)
+    facts = {
+        "weights_source": {"official": file.name, "sha256": sha256},
+        "preset": preset,
+        "origin": fitting.source,
+    }
+    try:
+        if kind == "vae":
+            save_vae(folder, load_official_vae(file, fitting), facts)
+        else:
+            vae, partial = load_official_conditional(file, fitting)
+            posterior = ImagePosterior(ConditionalModel(vae, partial), Inpainting())
+            save_posterior(folder, posterior, {**facts, "vae": file.name})
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}{_reason(file, preset, kind)}") from error
+    return folder
+
+
+def _is_converted(folder: Path, preset: Preset, sha256: str, kind: str) -> bool:
+    """Whether `folder` holds the whole conversion of the file with this hash by this preset."""
+    try:
+        card = read_card(folder, kind)
+    except ConfigurationError:  # not there, or left half-written
+        return False
+    return (
+        (card.get("weights_source") or {}).get("sha256") == sha256
+        and card["architecture"] == dataclasses.asdict(architecture_named(preset.architecture))
+        and card["data_contract"] == dataclasses.asdict(preset.contract)
+    )
+
+
+def _reason(file: Path, preset: str, kind: str) -> str:
+    """What is known of a file that was refused, beyond the list of entries; may be empty."""
+    try:
+        first = read_official(file).get(FIRST_WEIGHT)
+    except ConfigurationError:  # damaged: the error says so already
+        return ""
+    if kind == "vae" and first is not None:
+        return "\nIt is a conditional model (IPA): give it as a posterior (`weights.posterior`)"
+    if kind == "posterior" and first is None:
+        return "\nIt is a VAE without a partial encoder: give it as a VAE (`weights.vae`)"
+    wanted = preset_named(preset).contract.channels + 1
+    if first is not None and first.shape[1] != wanted:
+        return (
+            f"\nIts partial encoder takes {first.shape[1]} condition channels; inpainting takes "
+            f"{wanted}, the image and its mask. Models of other tasks (edges to photos has 3) are "
+            "not supported"
+        )
+    known = {c.known_mismatch for c in read_cards().values() if c.preset == preset} - {None}
+    return "".join(f"\nThe published file of preset {preset} is {reason}" for reason in known)

@@ -1,0 +1,90 @@
+"""The page of completed pictures: one overview each, warnings, settings."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+__all__ = ["MOST_SHOWN", "PAGE", "render_page"]
+
+PAGE = "index.html"
+# Pictures inside the page; the others are listed by name, so that the page stays readable.
+MOST_SHOWN = 100
+_WIDEST = 1100  # pixels
+
+
+def render_page(manifest: Mapping[str, Any], folder: Path) -> str:
+    """Return the page as HTML that refers to no other file and runs no script.
+
+    Args:
+        manifest: Of the run, see `condvae.completion.complete_pictures`.
+        folder: Of the run's results.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pictures = [
+        {
+            **picture,
+            "file": Path(picture["picture"]).name,
+            "mask_file": Path(picture["mask"]).name,
+            "overview": _thumbnail(folder / picture["name"] / "overview.png")
+            if place < MOST_SHOWN
+            else None,
+        }
+        for place, picture in enumerate(manifest["pictures"])
+    ]
+    settings = manifest["settings"]
+    return environment.get_template("index.html.jinja2").render(
+        pictures=pictures,
+        rejected=manifest["rejected"],
+        warned=sum(bool(picture["warnings"]) for picture in pictures),
+        stamp=None if settings["temperature"] == 1.0 else manifest["sampled_from"],
+        command=manifest.get("command", ""),
+        replay=manifest.get("replay"),
+        facts=_list_facts(manifest),
+    )
+
+
+def _list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Settings and provenance in words."""
+    settings = manifest["settings"]
+    polarity = {
+        "white_is_hole": "white is the hole, black is observed",
+        "white_is_observed": "white is observed, black is the hole",
+    }
+    rate = manifest["completions_per_second"]
+    return [
+        ("completions per picture", str(settings["n"])),
+        ("seed", str(settings["seed"])),
+        ("temperature", f"{settings['temperature']:g}"),
+        ("sampled from", manifest["sampled_from"]),
+        ("mask files", polarity[settings["polarity"]]),
+        ("observed pixels", "copied exactly" if settings["paste_observed"] else "as the model"),
+        ("model", manifest["model"]),
+        ("model sha256", manifest["model_sha256"]),
+        ("device", f"{manifest['device']}, {manifest['threads']} threads"),
+        ("completions per second", "–" if rate is None else f"{rate:.1f}"),
+        *((f"version of {name}", version) for name, version in manifest["versions"].items()),
+        *((name, manifest[name]) for name in ("git_commit", "git_dirty") if name in manifest),
+    ]
+
+
+def _thumbnail(path: Path) -> str:
+    """A picture as a data address, reduced when it is wide."""
+    with Image.open(path) as picture:
+        height = round(picture.height * min(1.0, _WIDEST / picture.width))
+        reduced = picture.convert("RGB").resize((min(picture.width, _WIDEST), height))
+    buffer = io.BytesIO()
+    reduced.save(buffer, format="png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,163 @@
+"""The parameter `recipe`: the tuned settings of this project, or the published ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from condvae.configuration import read_config
+from condvae.model_folder import read_card
+from condvae.pretrained import find_model, read_cards
+from condvae.training.config import TrainingConfig
+from condvae.vdvae.presets import PRESETS
+from pipelines.parameters import ModelConfig, WeightsConfig
+
+__all__ = ["apply_recipe"]
+
+# These do not decide what is trained on, or only as far as rounding goes.
+KEPT = ("precision", "checkpoint_every", "log_every", "validate_every")
+COMMON = "cifar10"
+
+log = logging.getLogger(__name__)
+
+
+def apply_recipe(
+    parameters: Mapping[str, Any], given: Mapping[str, Any], project: Path | None = None
+) -> dict[str, Any]:
+    """Return the parameters that a run goes by.
+
+    With ``recipe: tuned`` they are those of the configuration. ``published`` replaces what defines the
+    published method (Child 2021 for the VAE, Harvey et al. 2022 for the partial encoder):
+
+    - `training` by the conditional settings of the frozen VAE's preset: `weights.preset`, else the
+      preset on the card of `weights.vae`, else `model.architecture` where that is a preset's name;
+    - `pretraining` by the unconditional settings of `model.architecture` where that is a preset's
+      name, else of the same preset;
+    - `model.mean`, `model.std` and `model.bits` of a new VAE by those of `model.architecture` where
+      that is a preset's name;
+    - `model.initialisation` by ``random``, `masks` by the published free-form masks alone, not
+      stratified.
+
+    Where nobody has published settings (a model that is no preset, or the partial encoder of
+    ``ffhq1024``) those of ``cifar10`` hold, except for `steps`, which stay as configured. `precision`,
+    `checkpoint_every`, `log_every`, `validate_every` and `masks.pool` always do. What `given` holds
+    wins over the recipe; kinds of masks given there come beside the published one.
+
+    Args:
+        parameters: All of them, checked; `given` is in them already.
+        given: Those of the command line, nested like `parameters`.
+        project: Folder that relative paths start at; None = the current one.
+
+    Raises:
+        ConfigurationError: `weights.vae` has no card to read the preset from.
+    """
+    if parameters["recipe"] != "published":
+        return dict(parameters)
+    frozen = _preset_of_frozen_vae(parameters, project or Path())
+    architecture = read_config(ModelConfig, parameters["model"], "model").architecture
+    new = architecture if architecture in PRESETS else None
+    published: dict[str, Any] = {
+        "training": _conditional_settings(frozen),
+        "pretraining": _unconditional_settings(new or frozen),
+        "model": {"initialisation": "random", **_contract(new)},
+        "masks": {"kinds": {"free_form_published": 1.0}, "stratified": False},
+    }
+    log.info(
+        "recipe published, frozen VAE of preset %s, new VAE of preset %s: %s",
+        frozen or "none",
+        new or "none",
+        _list_changes(published, given),
+    )
+    replaced = {
+        section: {**parameters[section], **settings} for section, settings in published.items()
+    }
+    return _override({**parameters, **replaced}, given)
+
+
+def _preset_of_frozen_vae(parameters: Mapping[str, Any], project: Path) -> str | None:
+    """Name of the preset the frozen VAE belongs to."""
+    weights = read_config(WeightsConfig, parameters["weights"], "weights")
+    if weights.preset is not None:
+        return weights.preset
+    architecture = read_config(ModelConfig, parameters["model"], "model").architecture
+    for name in (_preset_on_card(weights.vae, project), architecture):
+        if name in PRESETS:
+            return name
+    return None
+
+
+def _preset_on_card(vae: str, project: Path) -> str | None:
+    """The preset that a published name or a model folder states."""
+    card = read_cards().get(vae)
+    if card is not None and card.folder is None:
+        return card.preset
+    if vae == "random":
+        return None
+    folder = project / vae
+    if card is not None or not folder.exists():
+        folder = find_model(vae)
+    preset: str | None = read_card(folder, "vae").get("preset")
+    return preset
+
+
+def _conditional_settings(preset: str | None) -> dict[str, Any]:
+    config = PRESETS[preset].conditional if preset is not None else None
+    common = PRESETS[COMMON].conditional
+    assert common is not None
+    return _settings(config, common)
+
+
+def _unconditional_settings(preset: str | None) -> dict[str, Any]:
+    config = PRESETS[preset].unconditional if preset is not None else None
+    return _settings(config, PRESETS[COMMON].unconditional)
+
+
+def _settings(config: TrainingConfig | None, common: TrainingConfig) -> dict[str, Any]:
+    """Published settings by name; where there are none, the common ones without `steps`."""
+    kept = KEPT if config is not None else (*KEPT, "steps")
+    settings = asdict(config or common)
+    settings["betas"] = list(settings["betas"])
+    return {name: value for name, value in settings.items() if name not in kept}
+
+
+def _contract(preset: str | None) -> dict[str, Any]:
+    if preset is None:
+        return {}
+    contract = PRESETS[preset].contract
+    return {"bits": contract.bits, "mean": contract.mean, "std": contract.std}
+
+
+def _list_changes(published: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """What the recipe sets, section by section, and what it would have set."""
+    kept = dict(_leaves(given))
+    parts = []
+    for section, settings in published.items():
+        values = dict(_leaves(settings))
+        shown = (f"{k} {v}" for k, v in values.items() if f"{section}.{k}" not in kept)
+        parts.append(f"{section} ({', '.join(shown)})")
+    as_given = [name for name, _ in _leaves(published) if name in kept]
+    return "; ".join([*parts, *([f"as given: {', '.join(as_given)}"] if as_given else [])])
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of a nested mapping."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _override(values: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy of nested `values` with those of `by` in their places."""
+    result = dict(values)
+    for name, value in by.items():
+        here = result.get(name)
+        if isinstance(here, Mapping) and isinstance(value, Mapping):
+            result[name] = _override(here, value)
+        else:
+            result[name] = value
+    return result

@@ -1,0 +1,63 @@
+"""MLflow's database: whole or absent, and known to be writable before work starts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sqlite3
+import tempfile
+from pathlib import Path
+
+from condvae.configuration import ConfigurationError
+from condvae.files import open_atomic
+
+__all__ = ["prepare_database"]
+
+SQLITE = "sqlite:///"
+
+
+def prepare_database(uri: str) -> None:
+    """Make MLflow's SQLite file unless it is there, and see whether it can be written.
+
+    MLflow adds table after table to the file itself; once killed in between it can neither use the
+    file nor complete it.
+
+    Args:
+        uri: MLflow's tracking address; other addresses than ``sqlite:///PATH`` are left alone.
+
+    Raises:
+        ConfigurationError: The file cannot be made or written, or is no database.
+    """
+    # Said with the run's first transaction: who looks for killed runs must know whose each one is.
+    os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(
+        {"host": platform.node(), "pid": str(os.getpid())}
+    )
+    if not uri.startswith(SQLITE):
+        return
+    path = Path(uri.removeprefix(SQLITE))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            content = _new_database()
+            with open_atomic(path) as file:
+                file.write(content)
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("PRAGMA user_version = 1")  # never committed
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigurationError(
+            f"MLflow's database {path} cannot be written ({error}): free the path, or give another "
+            "one as server.mlflow_tracking_uri in conf/local/mlflow.yml"
+        ) from error
+
+
+def _new_database() -> bytes:
+    """The file that MLflow makes: all tables, no runs."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "mlflow.db"
+        SqlAlchemyStore(f"{SQLITE}{path.as_posix()}", "mlruns/artifacts").engine.dispose()
+        return path.read_bytes()

@@ -1,0 +1,51 @@
+"""The card of a trained posterior holds what the input check compares with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from condvae import load_posterior
+from condvae.data import open_images
+from condvae.input_check import check_observations, input_reference
+from condvae.model_folder import save_vae
+from condvae.tasks.mask_sampling import MaskConfig
+from condvae.training.initial import new_vae
+from condvae.vdvae import ARCHITECTURES
+from pipelines.conditional_training.nodes import train_partial_encoder
+from pipelines.data_preparation.nodes import prepare_images_node
+
+KINDS = {"half": 1.0}
+
+
+def test_card_holds_the_scores_of_the_validation_images(tmp_path):
+    data = {"name": "few", "limit": 80, "image_size": 16, "channels": 1}
+    store, _ = prepare_images_node(data, {"images": str(tmp_path)})
+    vae = new_vae(ARCHITECTURES["tiny16"], 80.0, 90.0, 0)
+    sha256 = save_vae(tmp_path / "vae", vae, {})["sha256"]
+    result, _ = train_partial_encoder(
+        image_store=store,
+        pretrained_vae={"name": "tiny", "folder": str(tmp_path / "vae"), "sha256": sha256},
+        model={"architecture": "tiny16"},
+        task={"name": "inpainting"},
+        masks={"kinds": KINDS, "stratified": False, "pool": 8},
+        training={"steps": 2, "batch_size": 4, "warmup_steps": 0, "learning_rate": 1e-3},
+        start={},
+        folders={"inpaint": str(tmp_path / "inpaint")},
+        device="cpu",
+        seed=7,
+    )
+    posterior, images = load_posterior(result["folder"]), open_images(store["folder"])
+    rows = images.indices("validation")
+    expected = input_reference(posterior, images.pixels, rows, MaskConfig(KINDS), seed=7)
+    reference = posterior.card["input_reference"]
+    assert (reference["seed"], list(reference["bins"])) == (7, ["40_60"])
+    assert reference["bins"]["40_60"] == pytest.approx(expected["bins"]["40_60"], rel=1e-4)
+    assert reference["bins"]["40_60"]["n"] == len(rows)
+
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., :8] = 1
+    observation = posterior.observe(torch.zeros(1, 1, 16, 16, dtype=torch.uint8), mask)
+    (verdict,) = check_observations(posterior, observation)
+    assert not verdict.checked
+    assert f"only {len(rows)} validation images" in verdict.message

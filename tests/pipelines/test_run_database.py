@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from condvae.configuration import ConfigurationError
+from pipelines.run_database import prepare_database
+
+
+def address(path):
+    return f"sqlite:///{path}"
+
+
+def add_run(path):
+    """Use the database as kedro-mlflow does; return the tags of the run."""
+    import mlflow
+
+    client = mlflow.MlflowClient(address(path))
+    experiment = client.create_experiment("condvae")
+    mlflow.set_tracking_uri(address(path))
+    try:
+        with mlflow.start_run(experiment_id=experiment) as run:
+            return client.get_run(run.info.run_id).data.tags
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(autouse=True)
+def context(monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", "{}")  # put back afterwards
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A new database, and the seconds it took to make."""
+    import alembic.command  # noqa: F401
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    path = tmp_path_factory.mktemp("project") / "mlruns" / "mlflow.db"
+    started = time.perf_counter()
+    prepare_database(address(path))
+    return path, time.perf_counter() - started
+
+
+def test_new_database_serves_and_its_runs_know_their_process(made, context):
+    path, _ = made
+    assert os.listdir(path.parent) == ["mlflow.db"]
+    prepare_database(address(path))
+    tags = add_run(path)
+    assert tags["pid"] == str(os.getpid())
+    assert tags["host"]
+
+
+def test_database_that_is_there_is_left_as_it_is(tmp_path):
+    path = tmp_path / "mlflow.db"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE runs (name TEXT)")
+    before = path.read_bytes()
+    prepare_database(address(path))
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["mlflow.db"]
+
+
+@pytest.mark.parametrize("uri", ["http://localhost:5000", "mlruns", "postgresql://host/db"])
+def test_other_addresses_are_left_alone(tmp_path, monkeypatch, uri):
+    monkeypatch.chdir(tmp_path)
+    prepare_database(uri)
+    assert os.listdir(tmp_path) == []
+    assert json.loads(os.environ["MLFLOW_RUN_CONTEXT"])["pid"] == str(os.getpid())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL is a POSIX signal")
+def test_kill_while_it_is_made_leaves_none_or_a_whole_one(tmp_path, made):
+    # MLflow alone leaves a file here with which every later run ends in an error.
+    path = tmp_path / "mlruns" / "mlflow.db"
+    child = os.fork()
+    if child == 0:
+        prepare_database(address(path))
+        os._exit(0)
+    time.sleep(0.6 * made[1])
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    prepare_database(address(path))
+    assert add_run(path)
+    assert os.listdir(path.parent) == ["mlflow.db"]
+
+
+def test_path_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "mlruns").write_text("a file")
+    path = tmp_path / "mlruns" / "mlflow.db"
+    with pytest.raises(ConfigurationError, match=r"mlruns/mlflow\.db cannot be written") as caught:
+        prepare_database(address(path))
+    assert "\n" not in str(caught.value)
+    assert "conf/local/mlflow.yml" in str(caught.value)
+    assert (tmp_path / "mlruns").read_text() == "a file"
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 10, None], ids=["text", "folder"])
+def test_what_is_no_database_is_named_and_left_alone(tmp_path, content):
+    path = tmp_path / "mlflow.db"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"mlflow\.db cannot be written \("):
+        prepare_database(address(path))
+    assert path.is_dir() if content is None else path.read_bytes() == content
+
+
+def test_database_that_may_only_be_read_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "mlflow.db"
+    sqlite3.connect(path).execute("CREATE TABLE runs (name TEXT)")
+    connect = sqlite3.connect
+    # The superuser, who may run the tests, writes to any file; this connection does not.
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda p, timeout: connect(f"file:{p}?mode=ro", uri=True)
+    )
+    with pytest.raises(ConfigurationError, match="readonly database"):
+        prepare_database(address(path))

@@ -1,0 +1,206 @@
+"""Both training nodes start where parameter section `start` says, and say so in what they write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from condvae.configuration import ConfigurationError
+from condvae.model_folder import load_posterior, load_vae, read_card, save_vae
+from condvae.training import loop
+from condvae.training.initial import new_vae
+from condvae.vdvae import ARCHITECTURES
+from pipelines.conditional_training.nodes import train_partial_encoder
+from pipelines.data_preparation.nodes import prepare_images_node
+from pipelines.pretraining.nodes import train_vae
+
+MASKS = {"kinds": {"half": 0.5, "blank": 0.5}, "stratified": False, "pool": 8}
+MODEL = {"architecture": "tiny16"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    data = {"name": "few", "limit": 80, "image_size": 16, "channels": 1}
+    return prepare_images_node(data, {"images": str(folder)})[0]
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory):
+    """Descriptions of two VAEs of one shape."""
+    described = []
+    for seed in (0, 1):
+        folder = tmp_path_factory.mktemp("vae")
+        card = save_vae(folder, new_vae(ARCHITECTURES["tiny16"], 80.0, 90.0, seed), {})
+        described.append({"name": "tiny", "folder": str(folder), "sha256": card["sha256"]})
+    return described
+
+
+class Node:
+    """One of the two nodes, with everything small."""
+
+    def __init__(self, kind, folder, store, frozen):
+        self.kind, self.store, self.frozen = kind, store, frozen
+        self.folders = {"inpaint": str(folder / "inpaint"), "vae": str(folder / "vae")}
+
+    def __call__(self, *, steps=4, vae=0, model=MODEL, seed=0, **start):
+        training = {
+            **{"steps": steps, "batch_size": 4, "warmup_steps": 0, "learning_rate": 1e-3},
+            **{"checkpoint_every": 2, "log_every": 1},
+        }
+        if self.kind == "conditional":
+            return train_partial_encoder(
+                *(self.store, self.frozen[vae], model, {"name": "inpainting"}, MASKS),
+                *(training, start, self.folders, "cpu", seed),
+            )[0]
+        return train_vae(self.store, model, training, start, self.folders, "cpu", seed)
+
+    def runs(self):
+        root = f"{self.folders['inpaint']}/training"
+        if self.kind != "conditional":
+            root = f"{self.folders['vae']}_training"
+        return sorted(p.name for p in Path(root).glob("*"))
+
+    def run_folder(self, result):
+        card = read_card(result["folder"])
+        root = Path(result["folder"]).parent
+        name = "training" if self.kind == "conditional" else "../vae_training"
+        return root / name / card["weights_source"]["run"][:12]
+
+    def weights(self, result):
+        """Trained ones by name."""
+        if self.kind == "conditional":
+            return load_posterior(result["folder"]).model.latents.state_dict()
+        return load_vae(result["folder"])[0].state_dict()
+
+
+@pytest.fixture(params=["conditional", "pretrain"])
+def node(request, tmp_path, store, frozen):
+    return Node(request.param, tmp_path, store, frozen)
+
+
+@pytest.fixture
+def conditional(tmp_path, store, frozen):
+    return Node("conditional", tmp_path, store, frozen)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def first_weights(monkeypatch, node, **start):
+    """Weights at the first step of a run, and its result."""
+    seen = {}
+    update = loop._Run.update
+
+    def remember(run):
+        if not seen:
+            seen.update({n: p.detach().clone() for n, p in run.module.named_parameters()})
+        return update(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "update", remember)
+        result = node(**start)
+    return seen, result
+
+
+def test_scratch_is_the_default_and_is_written_down(node):
+    result = node()
+    source = read_card(result["folder"])["weights_source"]
+    assert result["start"] == source["start"] == {"rung": "scratch"}
+    marker = json.loads((node.run_folder(result) / "run.json").read_text())
+    assert marker["fingerprint"] == source["run"]
+    stated = {key: value for key, value in source.items() if key not in ("command", "run")}
+    assert marker["identity"] == stated
+
+
+def test_resume_goes_on_to_more_steps(node):
+    whole = node.weights(node(steps=6))
+    other = node.run_folder(node(steps=4))
+    result = node(steps=6, resume=str(other))
+    assert same(node.weights(result), whole)  # the rate is constant, so it is one run
+    start = read_card(result["folder"])["weights_source"]["start"]
+    theirs = json.loads((other / "run.json").read_text())["fingerprint"]
+    assert start == {"rung": "resume", "run": theirs, "step": 4}
+    lines = (node.run_folder(result) / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [5, 6]
+    section = "training" if node.kind == "conditional" else "pretraining"
+    with pytest.raises(ConfigurationError, match=rf"start\.resume = .* raise {section}\.steps"):
+        node(steps=4, seed=1, resume=str(other))
+
+
+@pytest.mark.parametrize("rung", ["load", "load_part"])
+def test_load_begins_with_the_weights_of_a_model(node, monkeypatch, rung):
+    first = node()
+    weights, sha256 = node.weights(first), first["sha256"]
+    # Its own result's folder, which it will write over.
+    begun, result = first_weights(monkeypatch, node, seed=1, **{rung: first["folder"]})
+    assert same(begun, weights)
+    assert result["folder"] == first["folder"]
+    assert result["start"] == {"rung": rung, "sha256": sha256}
+    assert read_card(result["folder"])["weights_source"]["start"] == result["start"]
+    runs = node.runs()
+    assert len(runs) == 2
+    again = node(seed=1, **{rung: first["folder"]})
+    assert (again["sha256"], again["start"]) == (result["sha256"], result["start"])
+    assert again["images_per_second"] is None
+    # Killed between writing the weights and the card: the same command mends it.
+    (Path(first["folder"]) / "model.safetensors").write_bytes(b"half")
+    assert node(seed=1, **{rung: first["folder"]})["sha256"] == result["sha256"]
+    assert node.runs() == runs
+
+
+def test_model_of_the_other_kind_is_refused(node):
+    name, found = ("digits", "vae")
+    if node.kind != "conditional":
+        name, found = ("digits_inpainting", "posterior")
+    with pytest.raises(
+        ConfigurationError, match=rf"start\.load = '{name}': .* holds a '{found}' model, expected"
+    ):
+        node(load=name)
+    assert node.runs() == []
+
+
+def test_posterior_for_another_vae_is_refused_but_in_parts(conditional, monkeypatch):
+    first = conditional()
+    weights = conditional.weights(first)
+    with pytest.raises(ConfigurationError, match=r"it is for another VAE than weights\.vae"):
+        conditional(vae=1, load=first["folder"])
+    with pytest.raises(ConfigurationError, match=r"start\.resume = .* that run has vae"):
+        conditional(vae=1, steps=6, resume=str(conditional.run_folder(first)))
+    begun, _ = first_weights(monkeypatch, conditional, vae=1, load_part=first["folder"])
+    assert same(begun, weights)
+
+
+def test_residual_heads_are_kept_and_not_mixed_with_absolute_ones(conditional, monkeypatch):
+    absolute = conditional()
+    other = conditional.run_folder(absolute)
+    weights = conditional.weights(absolute)
+    residual = {**MODEL, "initialisation": "residual"}
+    with pytest.raises(
+        ConfigurationError,
+        match=r"absolute heads, and model\.initialisation makes residual ones",
+    ):
+        conditional(model=residual, load=absolute["folder"])
+    with pytest.raises(ConfigurationError, match="that run has heads 'absolute', this one 'resid"):
+        conditional(model=residual, steps=6, resume=str(other))
+    begun, result = first_weights(
+        monkeypatch, conditional, model=residual, load_part=absolute["folder"]
+    )
+    encoder = {name for name in weights if name.startswith("encoder.")}
+    assert all(torch.equal(begun[name], weights[name]) for name in encoder)
+    assert all(
+        not value.any() for name, value in begun.items() if ".c4." in name and "heads" in name
+    )
+    assert load_posterior(result["folder"]).model.latents.head_kind == "residual"
+    assert read_card(result["folder"])["heads"] == "residual"
+
+
+def test_weights_that_may_have_seen_test_images_are_warned_of(conditional, caplog):
+    first = conditional()
+    conditional.store = {**conditional.store, "fingerprint": "f" * 64}
+    conditional(seed=2, load_part=first["folder"])
+    assert "(start.load_part) was trained on few with another subset or split" in caplog.text

@@ -1,0 +1,68 @@
+"""The page on the library is a session that runs as it stands."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import condvae
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "library.md"
+
+
+class FencedParser(doctest.DocTestParser):
+    """Takes the fences of code blocks for blank lines, which end the expected output."""
+
+    def parse(self, string, name="<string>"):
+        return super().parse(re.sub(r"^```.*$", "", string, flags=re.MULTILINE), name)
+
+
+def run_page(path):
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return doctest.testfile(
+        str(path), module_relative=False, parser=FencedParser(), optionflags=options
+    )
+
+
+def test_page_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    failed, attempted = run_page(PAGE)
+    assert not failed, capsys.readouterr().out
+    assert attempted > 40
+    sessions = re.findall(r"```pycon\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    assert sum(session.count(">>> ") for session in sessions) == attempted
+
+
+def test_a_wrong_line_would_be_noticed(tmp_path, capsys):
+    (tmp_path / "page.md").write_text("```pycon\n>>> 1 + 1\n3\n```\n")
+    assert tuple(run_page(tmp_path / "page.md")) == (1, 1)
+    assert "Expected:\n    3\nGot:\n    2" in capsys.readouterr().out
+
+
+def test_every_name_of_the_package_is_explained():
+    text = PAGE.read_text()
+    assert [name for name in condvae.__all__ if name not in text] == []
+    for method in ("observe", "sample", "stream", "summarise", "bound"):
+        assert f"posterior.{method}(" in text
+
+
+def test_pages_are_in_the_navigation():
+    listed = {
+        page
+        for entry in yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+        for page in entry.values()
+    }
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize("package", ["condvae", "pipelines"])
+def test_types_are_shipped(package):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"][package]
+    assert (ROOT / "src" / package / "py.typed").is_file()
