@@ -36,7 +36,7 @@ from typing import Any
 __all__ = ["describe_outcome", "kill_runs", "main"]
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-STAGE, LOG = "stage", "log"  # files in a project: the node at work, what was printed
+STAGES, LOG = "stages", "log"  # files in a project: the nodes at work so far, what was printed
 BEFORE, AFTER = "before the first node", "after the last node"
 RANDOM_INSTANT = "random instant"
 # Not compared: each run has its own.
@@ -81,15 +81,15 @@ def run_pipelines(
     from pipelines import settings
 
     class StageHooks:
-        """Leaves the name of the node at work in a file."""
+        """Notes which node is at work."""
 
         @hook_impl
         def before_node_run(self, node: Any) -> None:
-            (project / STAGE).write_text(node.name)
+            note_stage(project, node.name)
 
         @hook_impl(tryfirst=True)
         def after_pipeline_run(self) -> None:
-            (project / STAGE).write_text(AFTER)
+            note_stage(project, AFTER)
 
     with (project / LOG).open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
@@ -104,6 +104,12 @@ def run_pipelines(
         _arm(moment, call)
     with KedroSession.create(project_path=project, env="test") as session:
         session.run(pipeline_names=list(pipelines))
+
+
+def note_stage(project: Path, stage: str) -> None:
+    """Add a line to the project's list of stages."""
+    with (project / STAGES).open("a") as file:
+        file.write(stage + "\n")
 
 
 def _write_half(original: Callable[..., Any], payload: Any, file: Any) -> None:
@@ -188,20 +194,30 @@ def count_statuses(project: Path) -> dict[str, int]:
 
 
 class _Attempts:
-    """Starts processes in a project and says how they end."""
+    """Starts processes in a project and says how they end.
+
+    Attributes:
+        seconds: How long the last process took that came to its end; how busy the machine is varies.
+    """
 
     def __init__(self, pipelines: Sequence[str]) -> None:
         self.pipelines = pipelines
+        self.seconds = 0.0
         os.environ |= {"OMP_NUM_THREADS": "1", "KEDRO_DISABLE_TELEMETRY": "1"}
         self.processes = multiprocessing.get_context("forkserver")
         self.processes.set_forkserver_preload(list(PRELOADED))
-        warm_up = self.processes.Process(target=int)  # the imports are no part of any duration
+        # The imports are no part of any duration, and what they print is no part of the report.
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+        warm_up = self.processes.Process(target=int)
         warm_up.start()
         warm_up.join()
+        os.dup2(stdout, 1)
 
     def start(self, project: Path, *arguments: Any, seconds: float | None = None) -> bool:
         """Run to the end, or kill after so many seconds; says whether the end was reached."""
-        (project / STAGE).write_text(BEFORE)
+        note_stage(project, BEFORE)
+        started = time.perf_counter()
         process = self.processes.Process(
             target=run_pipelines, args=(project, self.pipelines, *arguments)
         )
@@ -212,7 +228,10 @@ class _Attempts:
         if process.exitcode not in (0, -signal.SIGKILL):
             tail = (project / LOG).read_text()[-3000:]
             raise RuntimeError(f"{project.name} ended with status {process.exitcode}:\n{tail}")
-        return process.exitcode == 0
+        ended = process.exitcode == 0
+        if ended:
+            self.seconds = time.perf_counter() - started
+        return ended
 
 
 def kill_runs(
@@ -225,7 +244,7 @@ def kill_runs(
     """Kill, restart and compare.
 
     Args:
-        kills: Kills at random instants, uniform over the duration of an undisturbed run.
+        kills: Kills at random instants, uniform over the duration of a run.
         moments: Further kills at chosen moments of a file's writing, see `MOMENTS`.
         seed: Of instants and moments.
         folder: One project for each run is made here.
@@ -239,7 +258,7 @@ def kill_runs(
     undisturbed = make_project(folder / "undisturbed")
     started = time.perf_counter()
     attempts.start(undisturbed)
-    first = time.perf_counter() - started
+    first = attempts.seconds
     expected = describe_outcome(undisturbed)
     rng = random.Random(seed)
     causes = [RANDOM_INSTANT] * kills + [list(MOMENTS)[i % len(MOMENTS)] for i in range(moments)]
@@ -254,12 +273,12 @@ def kill_runs(
         ended = False
         while causes and not ended:
             if causes[-1] == RANDOM_INSTANT:
-                ended = attempts.start(project, seconds=rng.uniform(0.0, first))
+                ended = attempts.start(project, seconds=rng.uniform(0.0, attempts.seconds))
             else:
                 ended = attempts.start(project, causes[-1], rng.randint(1, MOMENTS[causes[-1]][2]))
             if not ended:
                 by_cause[causes.pop()] += 1
-                by_stage[(project / STAGE).read_text()] += 1
+                by_stage[(project / STAGES).read_text().splitlines()[-1]] += 1
         if not ended:
             attempts.start(project)
         found = describe_outcome(project)

@@ -72,7 +72,7 @@ def spoil(path):
         import torch
 
         state = torch.load(path, weights_only=True)
-        next(iter(state["trainable"].values())).view(-1)[0] += 1
+        next(iter(state["trainable"].values())).add_(1)
         torch.save(state, path)
 
 

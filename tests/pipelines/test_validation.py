@@ -251,3 +251,25 @@ class TestDataDocs:
         assert made["success"] is True
         assert (tmp_path / "images" / "index.html").is_file()
         assert (tmp_path / "scores" / "index.html").is_file()
+
+    @pytest.mark.parametrize(
+        ("damaged", "listed"),
+        [
+            ("gx/great_expectations.yml", 2),
+            ("gx/uncommitted/config_variables.yml", 2),
+            ("gx/expectations/manifest.json", 2),
+            ("gx/validation_definitions/images.json", 2),
+            ("gx/checkpoints/images.json", 2),
+            ("gx/uncommitted/validations/**/*.json", 1),
+        ],
+    )
+    def test_a_kill_in_the_middle_of_a_write_is_overcome(self, manifest, tmp_path, damaged, listed):
+        write_data_docs(manifest, "manifest", tmp_path, "images")
+        (path,) = tmp_path.glob(damaged)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        made = write_data_docs(manifest, "manifest", tmp_path, "images")
+        assert made["success"] is True
+        index = (tmp_path / made["index"]).read_text()
+        assert index.count(">passed<") == listed  # the results of earlier runs are kept
+        for link in re.findall(r"<a href=\"([^\"]+)\"", index):
+            assert (tmp_path / "images" / link).is_file()

@@ -96,6 +96,18 @@ def test_what_a_killed_write_left_is_removed(tmp_path):
     assert names(tmp_path) == ["checkpoint-000000001.pt", "lock", "run.json"]
 
 
+def test_what_a_kill_before_the_removal_left_is_removed(tmp_path):
+    CheckpointFolder(tmp_path, "a").save(1, {})
+    oldest = (tmp_path / "checkpoint-000000001.pt").read_bytes()
+    for step in (2, 3):
+        CheckpointFolder(tmp_path, "a").save(step, {})
+    (tmp_path / "checkpoint-000000001.pt").write_bytes(oldest)
+    with CheckpointFolder(tmp_path, "a").locked():
+        pass
+    checkpoints = ["checkpoint-000000002.pt", "checkpoint-000000003.pt"]
+    assert names(tmp_path) == [*checkpoints, "lock", "run.json"]
+
+
 def test_second_process_is_kept_out_until_the_first_is_done(tmp_path):
     folder = CheckpointFolder(tmp_path, "f" * 64)
     other = CheckpointFolder(tmp_path, "f" * 64)
