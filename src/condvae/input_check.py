@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "ReferenceBin",
     "check_observations",
     "input_reference",
+    "most_observations",
 ]
 
 # Smallest and largest of n values leave out a further one of the same kind with probability
@@ -93,6 +95,11 @@ class InputVerdict:
     message: str
 
 
+def most_observations(images: int) -> int:
+    """How many observations `input_reference` scores at most, given so many images."""
+    return len(OBSERVED_BINS) * min(images, MOST_CASES)
+
+
 def input_reference(
     posterior: ImagePosterior,
     images: NDArray[np.uint8],
@@ -102,6 +109,7 @@ def input_reference(
     draws: int = 4,
     seed: int = 0,
     batch_size: int = 256,
+    progress: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
     """Score held-out images behind training masks, bin by bin of the observed share.
 
@@ -117,6 +125,7 @@ def input_reference(
         draws: Draws of z a score is averaged over.
         seed: Of the choice of images, masks and draws.
         batch_size: Cases at a time.
+        progress: Called with the number of observations scored in every bin.
 
     Returns:
         The fields of `InputReference`, a JSON value.
@@ -146,6 +155,8 @@ def input_reference(
         bits = posterior.observation_bound(
             observation, draws=draws, seed=seed, batch_size=batch_size
         ).bits_per_observed_dim
+        if progress is not None:
+            progress(len(seen))
         if bits.isfinite().all():
             n = len(seen)
             bins[name] = ReferenceBin(n, float(bits.min()), float(bits.max()), 2 / (n + 1))

@@ -199,11 +199,13 @@ def load_posterior(folder: str | Path, device: torch.device | str = "cpu") -> Im
     return ImagePosterior(ConditionalModel(vae, partial), task, card)
 
 
-def vae_source(name: str) -> Source:
+def vae_source(name: str, architecture: Architecture, contract: DataContract) -> Source:
     """Open a VAE as a start for training another one.
 
     Args:
         name: Model folder or registered name.
+        architecture: Of the VAE to be trained.
+        contract: Its data contract.
 
     Raises:
         ConfigurationError: See `read_card`.
@@ -212,7 +214,13 @@ def vae_source(name: str) -> Source:
 
     folder = find_model(name)
     card = read_card(folder, "vae")
-    return Source(card, _read_weights(folder))
+    differences = []
+    for key, own in (("architecture", architecture), ("data_contract", contract)):
+        theirs = read_config(type(own), card.get(key), key)
+        for field, value in dataclasses.asdict(own).items():
+            if (found := getattr(theirs, field)) != value:
+                differences.append(f"its {key}.{field} is {found!r}, not {value!r}")
+    return Source(card, _read_weights(folder), tuple(differences))
 
 
 def posterior_source(name: str, vae: VDVAE, task: str, heads: str) -> Source:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["COUNTED_VALUES", "GreyLevelCounts", "PosteriorSummary"]
+__all__ = ["COUNTED_VALUES", "GreyLevelCounts", "PosteriorSummary", "quantile_rank"]
 
 # Values whose counts are held at a time: 256 counts of 4 bytes each, 64 MiB together.
 COUNTED_VALUES = 2**16
@@ -44,7 +44,7 @@ class PosteriorSummary:
         )
 
 
-def _rank(level: float, n: int) -> int:
+def quantile_rank(level: float, n: int) -> int:
     """The smallest k >= 1 with k / n >= level."""
     k = max(1, math.ceil(level * n))
     # The product may have been rounded up: 0.07 * 100 > 7, although 7 / 100 >= 0.07.
@@ -79,7 +79,7 @@ class GreyLevelCounts:
         cumulative = self.counts.cumsum(axis=-1, dtype=np.uint32)
         maps = {
             level: torch.from_numpy(
-                (cumulative >= _rank(level, n)).argmax(axis=-1).astype(np.uint8)
+                (cumulative >= quantile_rank(level, n)).argmax(axis=-1).astype(np.uint8)
             )
             for level in quantiles
         }

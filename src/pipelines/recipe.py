@@ -20,6 +20,7 @@ __all__ = ["apply_recipe"]
 # These do not decide what is trained on, or only as far as rounding goes.
 KEPT = ("precision", "checkpoint_every", "log_every", "validate_every")
 COMMON = "cifar10"
+LARGEST_START = 0.05  # share of the start in the averaged weights that is passed over
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,22 @@ def apply_recipe(
     replaced = {
         section: {**parameters[section], **settings} for section, settings in published.items()
     }
-    return _override({**parameters, **replaced}, given)
+    effective = _override({**parameters, **replaced}, given)
+    _warn_of_random_start(effective)
+    return effective
+
+
+def _warn_of_random_start(parameters: Mapping[str, Any]) -> None:
+    """Published averages have no warm-up: after few steps they are mostly what training began with."""
+    for section in ("training", "pretraining"):
+        values = parameters[section]
+        left = float(values["ema_decay"]) ** int(values["steps"])
+        if left > LARGEST_START and not values["ema_warmup"]:
+            log.warning(
+                "recipe published: %.0f %% of the averaged weights are still the random start after "
+                "%s.steps = %d; raise it, or give %s.ema_warmup=true or a smaller %s.ema_decay",
+                *(100 * left, section, values["steps"], section, section),
+            )
 
 
 def _preset_of_frozen_vae(parameters: Mapping[str, Any], project: Path) -> str | None:

@@ -9,6 +9,7 @@ import platform
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from condvae.configuration import ConfigurationError
 from condvae.files import open_atomic
@@ -18,23 +19,24 @@ __all__ = ["prepare_database"]
 SQLITE = "sqlite:///"
 
 
-def prepare_database(uri: str) -> None:
+def prepare_database(uri: str | None) -> None:
     """Make MLflow's SQLite file unless it is there, and see whether it can be written.
 
     MLflow adds table after table to the file itself; once killed in between it can neither use the
     file nor complete it.
 
     Args:
-        uri: MLflow's tracking address; other addresses than ``sqlite:///PATH`` are left alone.
+        uri: MLflow's tracking address; other addresses than ``sqlite:///PATH`` are left alone, and so
+            is None, with which MLflow takes its own.
 
     Raises:
         ConfigurationError: The file cannot be made or written, or is no database.
     """
     # Said with the run's first transaction: who looks for killed runs must know whose each one is.
     os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(
-        {"host": platform.node(), "pid": str(os.getpid())}
+        {**_given_context(), "host": platform.node(), "pid": str(os.getpid())}
     )
-    if not uri.startswith(SQLITE):
+    if uri is None or not uri.startswith(SQLITE):
         return
     path = Path(uri.removeprefix(SQLITE))
     try:
@@ -51,6 +53,15 @@ def prepare_database(uri: str) -> None:
             f"MLflow's database {path} cannot be written ({error}): free the path, or give another "
             "one as server.mlflow_tracking_uri in conf/local/mlflow.yml"
         ) from error
+
+
+def _given_context() -> dict[str, Any]:
+    """Tags that the caller's environment asks for; MLflow takes no others than a JSON object's."""
+    try:
+        context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT", "{}"))
+    except ValueError:
+        return {}
+    return context if isinstance(context, dict) else {}
 
 
 def _new_database() -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from kedro.validation.exceptions import CheckFailure, DataValidationError
 
-from condvae.configuration import check_choice
+from condvae.configuration import ConfigurationError, check_choice
 from condvae.data.records import SPLITS
 from condvae.files import open_atomic, write_json
 
@@ -151,12 +151,18 @@ def write_data_docs(
     Returns:
         `success`, `statistics` (numbers of expectations), and the paths `index` and `result`,
         relative to `folder`.
+
+    Raises:
+        ConfigurationError: Unknown suite.
+        OSError: A file cannot be written or read.
     """
     check_choice("suite", suite, SUITES)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         result = _run_checkpoint(table, suite, folder, site_name)
+    except (ConfigurationError, OSError):  # a full disk, say: the context is as good as before
+        raise
     except Exception as error:  # files that a kill has cut short make the readers fail in any way
         if not (folder / "gx").is_dir():
             raise

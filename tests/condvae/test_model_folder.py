@@ -275,16 +275,16 @@ def test_cards_from_before_there_were_kinds_mean_absolute_heads(tmp_path, poster
 
 def test_vae_as_a_source(tmp_path, vae, posterior):
     card = save_vae(tmp_path / "vae", vae, {"weights_source": {"run": "f" * 64}})
-    source = vae_source(str(tmp_path / "vae"))
+    source = vae_source(str(tmp_path / "vae"), vae.architecture, vae.contract)
     assert (source.card, source.made_by, source.differences) == (card, "f" * 64, ())
     own = vae.state_dict()
     assert source.weights.keys() == own.keys()
     assert all(torch.equal(value, own[name]) for name, value in source.weights.items())
     save_posterior(tmp_path / "posterior", posterior, {})
     with pytest.raises(ConfigurationError, match="holds a 'posterior' model, expected 'vae'"):
-        vae_source(str(tmp_path / "posterior"))
+        vae_source(str(tmp_path / "posterior"), vae.architecture, vae.contract)
     with pytest.raises(ConfigurationError, match="neither a registered name"):
-        vae_source(str(tmp_path / "nowhere"))
+        vae_source(str(tmp_path / "nowhere"), vae.architecture, vae.contract)
 
 
 def test_posterior_as_a_source(tmp_path, posterior):

@@ -160,8 +160,7 @@ def test_values_on_the_command_line_win():
 def test_one_line_says_what_is_set(caplog):
     with caplog.at_level(logging.INFO, logger="pipelines.recipe"):
         published({"training": {"steps": 7}, "weights": {"vae": "vdvae-cifar10-seed1"}})
-    (record,) = caplog.records
-    message = record.getMessage()
+    message = next(r.getMessage() for r in caplog.records if r.levelno == logging.INFO)
     assert message.startswith(
         "recipe published, frozen VAE of preset cifar10, new VAE of preset none"
     )
@@ -170,6 +169,24 @@ def test_one_line_says_what_is_set(caplog):
     assert "model (initialisation random)" in message
     assert "masks (kinds.free_form_published 1.0, stratified False)" in message
     assert message.endswith("; as given: training.steps")
+
+
+def test_average_that_is_mostly_the_random_start_is_warned_of(caplog):
+    published({"training": {"steps": 7000}, "pretraining": {"steps": 30_000}})
+    (message,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    # exp(-0.7) = 0.4966; after 30,000 steps exp(-3) = 0.0498 is left.
+    assert message == (
+        "recipe published: 50 % of the averaged weights are still the random start after "
+        "training.steps = 7000; raise it, or give training.ema_warmup=true or a smaller "
+        "training.ema_decay"
+    )
+
+
+@pytest.mark.parametrize("cure", [{"ema_warmup": True}, {"ema_decay": 0.99}, {"steps": 100_000}])
+def test_cures_that_the_warning_names_are_cures(caplog, cure):
+    long = {"pretraining": {"steps": 100_000}}
+    published({**long, "training": {"steps": 1000, **cure}})
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]
 
 
 def hook(given):

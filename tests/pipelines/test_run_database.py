@@ -66,7 +66,19 @@ def test_database_that_is_there_is_left_as_it_is(tmp_path):
     assert os.listdir(tmp_path) == ["mlflow.db"]
 
 
-@pytest.mark.parametrize("uri", ["http://localhost:5000", "mlruns", "postgresql://host/db"])
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [('{"team": "a", "pid": "0"}', {"team": "a"}), ("[1]", {}), ("no json", {}), ("", {})],
+)
+def test_context_that_is_there_is_added_to(monkeypatch, given, kept):
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", given)
+    prepare_database(None)
+    context = json.loads(os.environ["MLFLOW_RUN_CONTEXT"])
+    assert context.pop("host")
+    assert context == {**kept, "pid": str(os.getpid())}
+
+
+@pytest.mark.parametrize("uri", ["http://localhost:5000", "mlruns", "postgresql://host/db", None])
 def test_other_addresses_are_left_alone(tmp_path, monkeypatch, uri):
     monkeypatch.chdir(tmp_path)
     prepare_database(uri)

@@ -16,6 +16,7 @@ from condvae.vdvae import ARCHITECTURES
 from pipelines.conditional_training.nodes import train_partial_encoder
 from pipelines.data_preparation.nodes import prepare_images_node
 from pipelines.pretraining.nodes import train_vae
+from pipelines.provenance import warn_of_seen_images
 
 MASKS = {"kinds": {"half": 0.5, "blank": 0.5}, "stratified": False, "pool": 8}
 MODEL = {"architecture": "tiny16"}
@@ -124,7 +125,8 @@ def test_resume_goes_on_to_more_steps(node):
     assert same(node.weights(result), whole)  # the rate is constant, so it is one run
     start = read_card(result["folder"])["weights_source"]["start"]
     theirs = json.loads((other / "run.json").read_text())["fingerprint"]
-    assert start == {"rung": "resume", "run": theirs, "step": 4}
+    seen = [{"name": None, "fingerprint": node.store["fingerprint"]}]
+    assert start == {"rung": "resume", "run": theirs, "step": 4, "trained_on": seen}
     lines = (node.run_folder(result) / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [5, 6]
     section = "training" if node.kind == "conditional" else "pretraining"
@@ -140,7 +142,8 @@ def test_load_begins_with_the_weights_of_a_model(node, monkeypatch, rung):
     begun, result = first_weights(monkeypatch, node, seed=1, **{rung: first["folder"]})
     assert same(begun, weights)
     assert result["folder"] == first["folder"]
-    assert result["start"] == {"rung": rung, "sha256": sha256}
+    seen = [{"name": "few", "fingerprint": node.store["fingerprint"]}]
+    assert result["start"] == {"rung": rung, "sha256": sha256, "trained_on": seen}
     assert read_card(result["folder"])["weights_source"]["start"] == result["start"]
     runs = node.runs()
     assert len(runs) == 2
@@ -204,3 +207,43 @@ def test_weights_that_may_have_seen_test_images_are_warned_of(conditional, caplo
     conditional.store = {**conditional.store, "fingerprint": "f" * 64}
     conditional(seed=2, load_part=first["folder"])
     assert "(start.load_part) was trained on few with another subset or split" in caplog.text
+
+
+@pytest.mark.parametrize("rung", ["resume", "load"])
+def test_what_a_start_has_seen_stays_with_what_is_trained_from_it(
+    conditional, tmp_path, caplog, rung
+):
+    first = conditional()
+    caplog.clear()
+    path = str(conditional.run_folder(first)) if rung == "resume" else first["folder"]
+    split = {"name": "few", "limit": 80, "image_size": 16, "channels": 1, "seed": 5}
+    conditional.store = prepare_images_node(split, {"images": str(tmp_path / "images")})[0]
+    second = conditional(steps=6, **{rung: path})
+    assert f"(start.{rung}) was trained on few with another subset or split" in caplog.text
+    for _ in range(2):  # once more when it is done
+        caplog.clear()
+        warn_of_seen_images("posterior", read_card(second["folder"]), conditional.store)
+        assert "the posterior was trained on few with another" in caplog.text
+        second = conditional(steps=6, **{rung: path})
+
+
+def test_vae_of_another_contract_or_architecture_is_refused_but_in_parts(
+    tmp_path, store, frozen, monkeypatch
+):
+    node = Node("pretrain", tmp_path, store, frozen)
+    first = node()
+    other = {**MODEL, "bits": 5, "mean": 100.0}
+    with pytest.raises(
+        ConfigurationError, match=r"start\.resume = .* that run has data_contract\."
+    ):
+        node(steps=6, model=other, resume=str(node.run_folder(first)))
+    with pytest.raises(
+        ConfigurationError,
+        match=r"contract\.mean is .*, not 100\.0; its data_contract\.bits is 8, not 5 \(start\.load_",
+    ):
+        node(model=other, load=first["folder"])
+    with pytest.raises(ConfigurationError, match=r"start\.load = 'digits': its architecture\."):
+        node(load="digits")
+    weights = node.weights(first)
+    begun, _ = first_weights(monkeypatch, node, model=other, load_part=first["folder"])
+    assert all(torch.equal(value, weights[name]) for name, value in begun.items())

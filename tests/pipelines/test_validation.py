@@ -12,6 +12,7 @@ from kedro.runner import SequentialRunner
 from kedro.validation import DataValidationError
 
 from condvae.configuration import ConfigurationError
+from pipelines import validation
 from pipelines.validation import SUITES, GXValidator, write_data_docs
 
 
@@ -273,3 +274,16 @@ class TestDataDocs:
         assert index.count(">passed<") == listed  # the results of earlier runs are kept
         for link in re.findall(r"<a href=\"([^\"]+)\"", index):
             assert (tmp_path / "images" / link).is_file()
+
+    @pytest.mark.parametrize("error", [OSError(28, "No space left"), ConfigurationError("no")])
+    def test_what_is_no_damage_discards_nothing(self, manifest, tmp_path, monkeypatch, error):
+        def fail(*_):
+            raise error
+
+        (tmp_path / "gx").mkdir()
+        kept = tmp_path / "gx" / "great_expectations.yml"
+        kept.write_text("whole")
+        monkeypatch.setattr(validation, "_run_checkpoint", fail)
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            write_data_docs(manifest, "manifest", tmp_path, "images")
+        assert kept.read_text() == "whole"

@@ -61,6 +61,13 @@ class CompletionSettings:
         return f"{round(100 * level):02d}"
 
     @property
+    def observed_pixels(self) -> str:
+        """What the observed pixels of completions are."""
+        if self.paste_observed:
+            return "copied exactly"
+        return "drawn by the model: not exactly those given"
+
+    @property
     def stamp(self) -> str | None:
         """What every result says when it is no sample of the posterior."""
         if self.temperature == 1.0:

@@ -8,7 +8,9 @@ that it covers is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +49,18 @@ class Placement:
         return left, top, right, bottom
 
     @property
+    def reach(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture that resampling looks at."""
+        left, top, right, bottom = self.box
+        # Lanczos, the wider kernel, reaches 3 pixels of the canvas; one more for rounding.
+        margin = 4 * max(1.0, min(self.height, self.width) / self.size)
+        rows, columns = (
+            slice(max(0, math.floor(low - margin)), math.ceil(high + margin))
+            for low, high in ((top, bottom), (left, right))
+        )
+        return rows, columns
+
+    @property
     def _rows(self) -> tuple[int, int, int]:
         return self.height, *self._resized(self.height)
 
@@ -68,8 +82,11 @@ class Placement:
         Returns:
             bool (size,size), True where no source pixel is unobserved.
         """
-        holes = np.zeros((self.height + 1, self.width + 1), dtype=np.int64)
-        holes[1:, 1:] = (~mask).cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+        # In place: a photo has tens of millions of pixels.
+        holes = np.zeros((self.height + 1, self.width + 1), dtype=np.int32)
+        holes[1:, 1:] = ~mask
+        for axis in (0, 1):
+            np.cumsum(holes, axis=axis, out=holes)
         (top, bottom), (left, right) = (
             self._covered(*axis) for axis in (self._rows, self._columns)
         )
@@ -117,7 +134,8 @@ def fill_hole(pixels: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
     if mask.all():
         return pixels
     seen = mask[..., None]
-    levels = [(np.where(seen, pixels, 0).astype(np.float32), seen.astype(np.float32))]
+    # Floating point from the first halving on: a photo takes four times as much in it.
+    levels = [(_sum_blocks(np.where(seen, pixels, np.uint8(0))), _sum_blocks(seen))]
     while levels[-1][1].size > 1:
         sums, counts = (_sum_blocks(values) for values in levels[-1])
         levels.append((sums, counts))
@@ -126,12 +144,16 @@ def fill_hole(pixels: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
         height, width = counts.shape[:2]
         coarse = filled.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
         filled = np.where(counts > 0, sums / np.maximum(counts, 1), coarse)
-    return np.where(seen, pixels, np.rint(filled).astype(np.uint8))
+    fine = np.rint(filled).astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    return np.where(seen, pixels, fine[: mask.shape[0], : mask.shape[1]])
 
 
-def _sum_blocks(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sum_blocks(values: NDArray[Any]) -> NDArray[np.float32]:
     """(H,W,C) -> sums over 2 x 2 blocks; the last row or column may stand alone."""
     height, width, channels = values.shape
-    padded = np.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
-    blocks = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2, channels)
-    return np.asarray(blocks.sum(axis=(1, 3)))
+    sums = np.zeros(((height + 1) // 2, (width + 1) // 2, channels), dtype=np.float32)
+    for row in (0, 1):
+        for column in (0, 1):
+            part = values[row::2, column::2]
+            sums[: part.shape[0], : part.shape[1]] += part
+    return sums

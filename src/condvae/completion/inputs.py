@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,11 +107,20 @@ def find_pictures(images: Path) -> list[Path]:
         return [images]
     if not images.is_dir():
         raise ConfigurationError(f"images = {str(images)!r}: no such file or folder")
-    found = sorted(
-        path
-        for path in images.iterdir()
-        if path.suffix.lower() in _ENDINGS and path.is_file() and not path.name.startswith(".")
+    files = sorted(
+        path for path in images.iterdir() if path.is_file() and not path.name.startswith(".")
     )
+    found = [path for path in files if path.suffix.lower() in _ENDINGS]
+    others = [path.name for path in files if path.suffix.lower() not in _ENDINGS]
+    if others:
+        more = ", ..." if len(others) > _MOST_SHOWN else ""
+        logger.warning(
+            "%s: %d files left aside, their endings are not those of pictures: %s%s",
+            images,
+            len(others),
+            ", ".join(others[:_MOST_SHOWN]),
+            more,
+        )
     if not found:
         raise ConfigurationError(
             f"images = {str(images)!r}: no pictures found; expected files ending in "
@@ -157,7 +166,12 @@ def pair_masks(
 
 
 def check_pictures(
-    images: Path, masks: Path, contract: DataContract, settings: CompletionSettings
+    images: Path,
+    masks: Path,
+    contract: DataContract,
+    settings: CompletionSettings,
+    *,
+    on_check: Callable[[int, int], None] | None = None,
 ) -> tuple[list[PictureFiles], list[RejectedPicture]]:
     """Find all pictures and masks and read every one, so that mistakes show before any work.
 
@@ -166,6 +180,7 @@ def check_pictures(
         masks: One mask for all, or a folder with one per picture by name.
         contract: What the model expects of images.
         settings: `polarity`, `small` and `unreadable`.
+        on_check: Called with the numbers of pictures read and to be read.
 
     Returns:
         Pictures to complete, and those left out, none with ``unreadable: stop``.
@@ -178,9 +193,11 @@ def check_pictures(
     pairs, rejected = pair_masks(found, masks)
     usable = []
     mask_sha256: dict[Path, str] = {}
-    for picture, mask in pairs:
+    for number, (picture, mask) in enumerate(pairs, start=1):
+        if on_check is not None:
+            on_check(number, len(pairs))
         try:
-            read_input(picture, mask, contract, settings)
+            _read_files(picture, mask, contract, settings)
         except ConfigurationError as error:
             rejected.append(_reject(picture, error))
             continue
@@ -213,18 +230,12 @@ def read_input(
         ConfigurationError: A picture that cannot be read (`UnreadablePictureError`) or is too small,
             a mask that cannot be used (`MaskFileError`).
     """
-    original = convert_channels(read_picture(picture), contract.channels)
-    placement = Placement(original.shape[0], original.shape[1], contract.size)
+    original, observed, canvas_mask, placement = _read_files(picture, mask, contract, settings)
     size = placement.width, placement.height
-    if placement.enlarges and settings.small == "refuse":
-        raise ConfigurationError(
-            f"{picture}: picture of {size[0]} x {size[1]} pixels (width x height); the model has "
-            f"{contract.size} x {contract.size}, expected a short side of {contract.size} at least; "
-            "take a larger picture or set small: enlarge"
-        )
-    observed, canvas_mask = _read_mask(mask, picture, placement, settings.polarity)
-    fitted = fit_to_canvas(fill_hole(original, observed), contract.size, "resize")
     shown = fit_to_canvas(original, contract.size, "resize")
+    filled, reach = original.copy(), placement.reach
+    filled[reach] = fill_hole(original[reach], observed[reach])
+    fitted = fit_to_canvas(filled, contract.size, "resize")
     warnings = []
     if placement.enlarges:
         warnings.append(f"enlarged from {size[0]} x {size[1]} pixels: smaller than the model")
@@ -241,6 +252,23 @@ def read_input(
         placement.box,
         tuple(warnings),
     )
+
+
+def _read_files(
+    picture: Path, mask: Path, contract: DataContract, settings: CompletionSettings
+) -> tuple[NDArray[np.uint8], Mask, Mask, Placement]:
+    """The picture, its mask, the mask of the canvas, and where the canvas lies; checked."""
+    original = convert_channels(read_picture(picture), contract.channels)
+    placement = Placement(original.shape[0], original.shape[1], contract.size)
+    size = placement.width, placement.height
+    if placement.enlarges and settings.small == "refuse":
+        raise ConfigurationError(
+            f"{picture}: picture of {size[0]} x {size[1]} pixels (width x height); the model has "
+            f"{contract.size} x {contract.size}, expected a short side of {contract.size} at least; "
+            "take a larger picture or set small: enlarge"
+        )
+    observed, canvas_mask = _read_mask(mask, picture, placement, settings.polarity)
+    return original, observed, canvas_mask, placement
 
 
 def _read_mask(path: Path, picture: Path, placement: Placement, polarity: str) -> tuple[Mask, Mask]:

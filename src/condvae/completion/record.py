@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import math
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from condvae.files import fingerprint, open_atomic, sha256_of_file, write_json
 from condvae.plots.image_grid import deviation_ceiling
 from condvae.plots.overview import hatch_unobserved, plot_deviation, plot_overview
 from condvae.plots.style import png_bytes
+from condvae.summaries import quantile_rank
 
 __all__ = [
+    "ARRAYS",
     "RECORD",
     "CompletedPicture",
     "check_folder",
@@ -33,8 +36,9 @@ __all__ = [
     "write_result",
 ]
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "record.json"
+ARRAYS = "completions.npz"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class CompletedPicture:
         warnings: What a user should know about it.
         settings: Of the run.
         model_sha256: Of the model's weights.
+        reference_sha256: Of what the input check compared with, see `result_fingerprint`.
+        made_with: Versions, device and threads.
     """
 
     files: PictureFiles
@@ -60,16 +66,28 @@ class CompletedPicture:
     warnings: tuple[str, ...]
     settings: CompletionSettings
     model_sha256: str
+    reference_sha256: str
+    made_with: Mapping[str, Any]
 
 
-def result_fingerprint(files: PictureFiles, settings: CompletionSettings, model_sha256: str) -> str:
-    """Hash of everything that decides a result; batches and treatment of other pictures do not."""
+def result_fingerprint(
+    files: PictureFiles, settings: CompletionSettings, model_sha256: str, reference_sha256: str
+) -> str:
+    """Hash of everything that decides a result; batches and treatment of other pictures do not.
+
+    Args:
+        files: The picture and its mask.
+        settings: Of the run.
+        model_sha256: Of the model's weights.
+        reference_sha256: Of the card's ``input_reference``, which may come later than the weights.
+    """
     return fingerprint(
         {
             "format": FORMAT,
             "picture": files.picture_sha256,
             "mask": files.mask_sha256,
             "model": model_sha256,
+            "input_reference": reference_sha256,
             "n": settings.n,
             "seed": settings.seed,
             "temperature": settings.temperature,
@@ -138,7 +156,10 @@ def write_result(folder: Path, result: CompletedPicture) -> dict[str, Any]:
             file.write(content)
     record = {
         "format": FORMAT,
-        "fingerprint": result_fingerprint(result.files, settings, result.model_sha256),
+        "fingerprint": result_fingerprint(
+            result.files, settings, result.model_sha256, result.reference_sha256
+        ),
+        "made_with": dict(result.made_with),
         "sampled_from": settings.stamp or "the posterior (temperature 1)",
         "case_id": result.files.case_id,
         "picture": {
@@ -160,6 +181,7 @@ def write_result(folder: Path, result: CompletedPicture) -> dict[str, Any]:
         "temperature": settings.temperature,
         "quantiles": list(settings.quantiles),
         "paste_observed": settings.paste_observed,
+        "observed_pixels": settings.observed_pixels,
         "standard_deviation": {
             "largest_grey_levels": float(statistics.standard_deviation.max()),
             "brightest_colour_grey_levels": deviation_ceiling([statistics.standard_deviation]),
@@ -167,6 +189,7 @@ def write_result(folder: Path, result: CompletedPicture) -> dict[str, Any]:
         "modes": [{"completion": mode.medoid, "share": mode.share} for mode in result.modes],
         "input_check": result.input_check,
         "warnings": list(result.warnings),
+        "arrays_sha256": _hash_arrays(part / ARRAYS),
         "files": {path.name: sha256_of_file(path) for path in sorted(part.iterdir())},
     }
     write_json(part / RECORD, record)
@@ -191,10 +214,8 @@ class _Statistics:
         self.mean = (sums / n).astype(np.float32)
         self.standard_deviation = np.sqrt(variance).astype(np.float32)
         ordered = np.sort(completions, axis=0)
-        # The product may be rounded up: 0.07 * 100 > 7, although 7 / 100 >= 0.07.
-        ranks = [max(1, math.ceil(round(level * n, 9))) for level in settings.quantiles]
         self.quantiles = {
-            level: ordered[rank - 1] for level, rank in zip(settings.quantiles, ranks, strict=True)
+            level: ordered[quantile_rank(level, n) - 1] for level in settings.quantiles
         }
 
 
@@ -211,6 +232,8 @@ def _draw_files(result: CompletedPicture, statistics: _Statistics) -> dict[str, 
     }
     if settings.stamp is not None:
         text["Comment"] = settings.stamp
+    if not settings.paste_observed:
+        text["observed_pixels"] = settings.observed_pixels
 
     def png(image: NDArray[Any], content: str) -> bytes:
         pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
@@ -241,7 +264,7 @@ def _draw_files(result: CompletedPicture, statistics: _Statistics) -> dict[str, 
         with Image.open(io.BytesIO(png_bytes(figure))) as picture:
             content = name.replace("_", " ")
             files[f"{name}.png"] = _encode(picture.convert("RGB"), {**text, "content": content})
-    files["completions.npz"] = _pack_arrays(result, observed, statistics)
+    files[ARRAYS] = _pack_arrays(result, observed, statistics)
     return files
 
 
@@ -262,6 +285,8 @@ def _draw_overview(
         "observed, the others in teal stripes.",
         f"Mean, standard deviation{over} and quantiles over all completions; {found}.",
     ]
+    if not settings.paste_observed:
+        note.append(f"Observed pixels of the completions are {settings.observed_pixels}.")
     return plot_overview(
         result.files.name,
         observed,
@@ -299,6 +324,17 @@ def _pack_arrays(
         temperature=np.array(result.settings.temperature),
     )
     return buffer.getvalue()
+
+
+def _hash_arrays(path: Path) -> str:
+    """Hash of names, types, shapes and values, whatever they were compressed with."""
+    hashed = hashlib.sha256()
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in sorted(arrays):
+            values = arrays[name]
+            hashed.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+            hashed.update(values.tobytes())
+    return hashed.hexdigest()
 
 
 def _encode(picture: Image.Image, text: dict[str, str]) -> bytes:

@@ -11,7 +11,13 @@ from typing import Any
 
 from condvae.completion.config import CompletionSettings
 from condvae.completion.inputs import PictureFiles
-from condvae.completion.run import FORMAT, MANIFEST, CompletionProgress, complete_pictures
+from condvae.completion.run import (
+    COMPLETED,
+    FORMAT,
+    MANIFEST,
+    CompletionProgress,
+    complete_pictures,
+)
 from condvae.configuration import ConfigurationError, read_config
 from condvae.files import sha256_of_file, write_json
 from condvae.model_folder import read_card
@@ -34,7 +40,8 @@ class Replay:
         model_folder: Where its model was.
         model_sha256: Of its model's weights.
         pictures: Its pictures, checked.
-        record_sha256: Name of a picture -> sha256 of its record.
+        arrays_sha256: Name of a picture -> hash of its arrays.
+        figures_sha256: Name of a picture -> hash of its other files.
     """
 
     manifest: Path
@@ -42,7 +49,8 @@ class Replay:
     model_folder: str
     model_sha256: str
     pictures: tuple[PictureFiles, ...]
-    record_sha256: dict[str, str]
+    arrays_sha256: dict[str, str]
+    figures_sha256: dict[str, str]
 
 
 def read_replay(manifest: Path, output: Path) -> Replay:
@@ -70,12 +78,15 @@ def read_replay(manifest: Path, output: Path) -> Replay:
             )
             for one in content["pictures"]
         ]
-        records = {one["name"]: one["record_sha256"] for one in content["pictures"]}
+        arrays, figures = (
+            {one["name"]: one[kind] for one in content["pictures"]}
+            for kind in ("arrays_sha256", "figures_sha256")
+        )
         folder, sha256 = str(content["model"]), content["model_sha256"]
     except (KeyError, TypeError) as error:
         raise ConfigurationError(f"{manifest}: no manifest of completions ({error!r})") from error
     _check_files(manifest, entries)
-    return Replay(manifest, settings, folder, sha256, tuple(entries), records)
+    return Replay(manifest, settings, folder, sha256, tuple(entries), arrays, figures)
 
 
 def find_replayed_model(replay: Replay, folders: Sequence[str]) -> Path:
@@ -114,7 +125,7 @@ def repeat_run(
     facts: Mapping[str, Any] | None = None,
     progress: CompletionProgress | None = None,
 ) -> dict[str, Any]:
-    """Repeat a run and compare the results, file by file.
+    """Repeat a run and compare the results that are made now; others prove nothing.
 
     Args:
         posterior: The run's model.
@@ -125,8 +136,10 @@ def repeat_run(
         progress: See `complete_pictures`.
 
     Returns:
-        The manifest of the repetition; `replay` in it names the manifest repeated, whether all
-        results are `identical` and the pictures whose results are `differing`.
+        The manifest of the repetition; `replay` in it names the manifest repeated and four lists of
+        pictures: `identical` and `differing` in their arrays, `figures_differing` in other files
+        (which fonts and compression may change), and those `not_repeated`, whose results were in
+        `output` before.
 
     Raises:
         ConfigurationError: Another model, or see `complete_pictures`.
@@ -145,31 +158,47 @@ def repeat_run(
         facts=facts,
         progress=progress,
     )
-    # Records list the sha256 of every file: equal records mean equal files.
-    differing = [
-        one["name"]
-        for one in manifest["pictures"]
-        if replay.record_sha256[one["name"]] != one["record_sha256"]
-    ]
-    if differing:
-        logger.warning(
-            "results of %d of %d pictures are not bit for bit those of %s (%s); other versions, "
-            "device or number of threads round differently, compare the manifests",
-            len(differing),
-            len(replay.pictures),
-            replay.manifest,
-            ", ".join(differing[:_MOST_SHOWN]),
-        )
-    else:
-        logger.info("all results are bit for bit those of %s", replay.manifest)
+    repeated = [one for one in manifest["pictures"] if one["status"] == COMPLETED]
+    outcome: dict[str, list[str]] = {
+        "identical": [],
+        "differing": [],
+        "figures_differing": [],
+        "not_repeated": [one["name"] for one in manifest["pictures"] if one not in repeated],
+    }
+    for one in repeated:
+        name = one["name"]
+        same = one["arrays_sha256"] == replay.arrays_sha256[name]
+        outcome["identical" if same else "differing"].append(name)
+        if one["figures_sha256"] != replay.figures_sha256[name]:
+            outcome["figures_differing"].append(name)
+    _log_outcome(replay, outcome)
     manifest["replay"] = {
         "manifest": str(replay.manifest.resolve()),
         "sha256": sha256_of_file(replay.manifest),
-        "identical": not differing,
-        "differing": differing,
+        **outcome,
     }
     write_json(Path(output) / MANIFEST, manifest)
     return manifest
+
+
+def _log_outcome(replay: Replay, outcome: Mapping[str, list[str]]) -> None:
+    """Say how many pictures are the same, and name those that are not."""
+    same = bool(outcome["identical"]) and not outcome["differing"]
+    logger.log(
+        logging.INFO if same else logging.WARNING,
+        "completions of %d of %d pictures made now are bit for bit those of %s",
+        len(outcome["identical"]),
+        len(outcome["identical"]) + len(outcome["differing"]),
+        replay.manifest,
+    )
+    for kind, meaning in (
+        ("differing", "not the same; other versions, device or threads round differently"),
+        ("figures_differing", "pictures or figures are other files; see the versions"),
+        ("not_repeated", "not repeated, results were there before; choose an empty output"),
+    ):
+        if outcome[kind]:
+            more = ", ..." if len(outcome[kind]) > _MOST_SHOWN else ""
+            logger.warning("%s%s: %s", ", ".join(outcome[kind][:_MOST_SHOWN]), more, meaning)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

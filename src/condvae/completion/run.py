@@ -18,7 +18,9 @@ import torch
 from condvae.completion.config import CompletionSettings
 from condvae.completion.inputs import PictureFiles, RejectedPicture, read_input
 from condvae.completion.modes import find_modes
+from condvae.completion.output import locked_output
 from condvae.completion.record import (
+    ARRAYS,
     RECORD,
     CompletedPicture,
     check_folder,
@@ -27,15 +29,16 @@ from condvae.completion.record import (
     write_result,
 )
 from condvae.configuration import ConfigurationError
-from condvae.files import sha256_of_file, write_json
+from condvae.files import fingerprint, sha256_of_file, write_json
 from condvae.images import to_nchw
 from condvae.input_check import check_observations
 from condvae.posterior import ImagePosterior
 
 __all__ = ["MANIFEST", "CompletionProgress", "complete_pictures"]
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
+COMPLETED = "completed"
 
 logger = logging.getLogger(__name__)
 
@@ -87,14 +90,41 @@ def complete_pictures(
         The manifest.
 
     Raises:
-        ConfigurationError: A model without a sha256, or a folder in the way that was not written
-            here, before anything is sampled.
+        ConfigurationError: A model without a sha256, an output that cannot be written or is in use,
+            or a folder in the way that was not written here, before anything is sampled.
     """
     model_sha256 = posterior.card.get("sha256")
     if not model_sha256:
         raise ConfigurationError("a posterior that was never saved: its sha256 names the results")
     output = Path(output)
-    fingerprints = {files: result_fingerprint(files, settings, model_sha256) for files in pictures}
+    with locked_output(output):
+        return _complete_waiting(
+            posterior, pictures, output, settings, model_sha256, model, rejected, facts, progress
+        )
+
+
+def _complete_waiting(
+    posterior: ImagePosterior,
+    pictures: Sequence[PictureFiles],
+    output: Path,
+    settings: CompletionSettings,
+    model_sha256: str,
+    model: str,
+    rejected: Sequence[RejectedPicture],
+    facts: Mapping[str, Any] | None,
+    progress: CompletionProgress | None,
+) -> dict[str, Any]:
+    """Do what `complete_pictures` says, in a folder that is this process's own."""
+    reference_sha256 = fingerprint(posterior.card.get("input_reference"))
+    made_with = {
+        "versions": _versions(),
+        "device": str(posterior.model.vae.device),
+        "threads": torch.get_num_threads(),
+    }
+    fingerprints = {
+        files: result_fingerprint(files, settings, model_sha256, reference_sha256)
+        for files in pictures
+    }
     records = {files: read_record(output / files.name) for files in pictures}
     waiting = [
         files
@@ -111,7 +141,9 @@ def complete_pictures(
     if progress is not None:
         progress.on_start(len(waiting), len(waiting) * settings.n)
     for files in waiting:
-        result = _complete(posterior, files, settings, model_sha256, progress)
+        result = _complete(
+            posterior, files, settings, model_sha256, reference_sha256, made_with, progress
+        )
         records[files] = write_result(output / files.name, result)
         for warning in result.warnings:
             logger.warning("%s: %s", files.name, warning)
@@ -121,9 +153,7 @@ def complete_pictures(
     manifest = {
         "format": FORMAT,
         **(facts or {}),
-        "versions": _versions(),
-        "device": str(posterior.model.vae.device),
-        "threads": torch.get_num_threads(),
+        **made_with,
         "model": model,
         "model_sha256": model_sha256,
         "settings": dataclasses.asdict(settings) | {"quantiles": list(settings.quantiles)},
@@ -148,6 +178,8 @@ def _complete(
     files: PictureFiles,
     settings: CompletionSettings,
     model_sha256: str,
+    reference_sha256: str,
+    made_with: Mapping[str, Any],
     progress: CompletionProgress | None,
 ) -> CompletedPicture:
     """Sample, check and group the completions of one picture."""
@@ -177,6 +209,8 @@ def _complete(
         warnings=(*canvas.warnings, *([verdict.message] if verdict.unusual else [])),
         settings=settings,
         model_sha256=model_sha256,
+        reference_sha256=reference_sha256,
+        made_with=made_with,
     )
 
 
@@ -196,8 +230,13 @@ def _describe(
         "modes": record["modes"],
         "input_check": record["input_check"],
         "warnings": record["warnings"],
-        "status": "done before" if done else "completed",
+        "made_with": record["made_with"],
+        "status": "done before" if done else COMPLETED,
         "record_sha256": sha256_of_file(output / files.name / RECORD),
+        "arrays_sha256": record["arrays_sha256"],
+        "figures_sha256": fingerprint(
+            {name: sha256 for name, sha256 in record["files"].items() if name != ARRAYS}
+        ),
     }
 
 
@@ -213,4 +252,5 @@ def _versions() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
+        "matplotlib": importlib.metadata.version("matplotlib"),
     }

@@ -17,7 +17,8 @@ __all__ = ["ScoreMismatchError", "Verdict", "check_score", "stated_score"]
 ROUNDING_BITS = 0.005
 # The subset of images differs from sample to sample.
 STANDARD_ERRORS = 3.0
-# A check that would let a score pass which is off by more than this share is none.
+# Three standard errors of a measurement are at most this share of the score it is held against. The
+# tolerance may be wider by rounding and by the error of the card's score, which no image mends.
 LARGEST_SHARE = 0.025
 
 
@@ -78,6 +79,7 @@ def stated_score(folder: Path, card: Mapping[str, Any]) -> tuple[PretrainedCard,
     official = (card.get("weights_source") or {}).get("official")
     for published in read_cards().values():
         if published.folder is None and published.file_name == official:
+            _refuse_scoreless(published)
             return published, 0.0
     raise ConfigurationError(
         f"{folder}: nobody states what this VAE scores; expected test_bits_per_dim on its card (see "
@@ -112,9 +114,7 @@ def check_score(
     Raises:
         ConfigurationError: The card has no published score, or `n` or a standard error is impossible.
     """
-    expected = card.expected_bits_per_dim
-    if expected is None:
-        raise ConfigurationError(f"no score is published for this model: {card.description}")
+    expected = _refuse_scoreless(card)
     check_positive("n", n)
     for name, error in (
         ("standard_error", standard_error),
@@ -141,3 +141,10 @@ def check_score(
     if off and card.known_mismatch is not None:
         message += f"; this file is {card.known_mismatch}"
     return Verdict(not (off or too_few), bits_per_dim, expected, tolerance, n, message)
+
+
+def _refuse_scoreless(card: PretrainedCard) -> float:
+    """The card's score."""
+    if card.expected_bits_per_dim is None:
+        raise ConfigurationError(f"no score is published for this model: {card.description}")
+    return card.expected_bits_per_dim

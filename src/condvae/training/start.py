@@ -13,9 +13,9 @@ when the source has moved on, is gone, or has been overwritten by this run's own
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ __all__ = [
     "begin_run",
     "check_start",
     "find_start",
+    "trained_on",
     "was_started_from",
 ]
 
@@ -97,14 +98,15 @@ class Source:
         return source.get("run") if isinstance(source, Mapping) else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Start:
-    """How a run starts, decided before its folder is known.
+    """How a run starts, decided before its folder is known; `begin_run` uses it up.
 
     Attributes:
         rung: ``resume``, ``load``, ``load_part`` or ``scratch``.
         path: Folder or name as given; None for ``scratch``.
-        identity: All that decides the run's outcome; ``start`` in it says what the run starts from.
+        identity: All that decides the run's outcome; ``start`` in it says what the run starts from
+            and on which data that was trained, see `trained_on`.
         state: ``resume``: the other run's checkpoint.
         source: ``load``, ``load_part``: the model. With neither, a run that has begun before goes on.
     """
@@ -179,7 +181,11 @@ def find_start(
             found = _open_run(path, identity, shared)
         else:
             source = open_source(path)
-            facts = {"rung": rung, "sha256": source.card["sha256"]}
+            facts = {
+                "rung": rung,
+                "sha256": source.card["sha256"],
+                "trained_on": trained_on(source.card),
+            }
             found = Start(rung, path, {**identity, "start": facts}, source=source)
         problem = None
     except ConfigurationError as error:
@@ -191,6 +197,21 @@ def find_start(
         assert problem is not None
         raise problem
     return found
+
+
+def trained_on(card: Mapping[str, Any]) -> list[dict[str, str | None]]:
+    """The data that the weights of a model have seen: its own, then those of what it started from.
+
+    Args:
+        card: Of a model folder.
+
+    Returns:
+        ``name`` and ``fingerprint`` of each; None where they are not known.
+    """
+    source = card.get("weights_source")
+    source = source if isinstance(source, Mapping) else {}
+    own = {"name": card.get("name"), "fingerprint": source.get("data")}
+    return _join([own] if any(own.values()) else [], source.get("start"))
 
 
 def was_started_from(runs: Path, path: str) -> bool:
@@ -237,7 +258,7 @@ def check_start(start: Start, module: nn.Module, steps: int, section: str) -> No
 
 
 def begin_run(run: Startable, folder: CheckpointFolder, start: Start) -> None:
-    """Put a run where it starts and log which rung that is.
+    """Put a run where it starts and log which rung that is; `start` holds no tensors afterwards.
 
     Args:
         run: Has its initial weights.
@@ -249,17 +270,18 @@ def begin_run(run: Startable, folder: CheckpointFolder, start: Start) -> None:
             read any more.
     """
     own = folder.load_latest()
+    # As large as the model several times: not to be kept while it trains.
+    state, source, start.state, start.source = start.state, start.source, None, None
     if own is not None:
         run.load(own)
         how = f"its own checkpoint {folder.path_of(run.step)}"
-    elif start.state is not None:
-        # An optimiser updates the very tensors it was given.
-        run.load(copy.deepcopy(start.state))
+    elif state is not None:
+        run.load(state)
         how = f"the run in {start.path}: weights, averages and optimiser (start.resume)"
-    elif start.source is not None:
-        fitting = _fitting(_trainable(run.module), start.source.weights)
+    elif source is not None:
+        fitting = _fitting(_trainable(run.module), source.weights)
         run.take(fitting)
-        how = _describe_load(start, start.source, fitting)
+        how = _describe_load(start, source, fitting)
     elif start.rung == "scratch":
         how = "scratch"
     else:
@@ -279,15 +301,34 @@ def _open_run(path: str, identity: Mapping[str, Any], shared: Sequence[str]) -> 
             f"not the folder of a training run ({MARKER} is missing or damaged); expected one like "
             "data/06_models/inpaint/training/0123456789ab"
         )
+    other = marker.get("identity", {})
     for key in shared:
-        theirs = marker.get("identity", {}).get(key, "unknown")
-        if theirs != identity[key]:
-            raise ConfigurationError(f"that run has {key} {theirs!r}, this one {identity[key]!r}")
+        for name, theirs, own in _differences(key, other.get(key, "unknown"), identity[key]):
+            raise ConfigurationError(f"that run has {name} {theirs!r}, this one {own!r}")
     state = CheckpointFolder(folder, marker["fingerprint"]).load_latest()
     if state is None:
         raise ConfigurationError("no checkpoint there can be read")
-    facts = {"rung": "resume", "run": marker["fingerprint"], "step": state["step"]}
+    facts = {
+        "rung": "resume",
+        "run": marker["fingerprint"],
+        "step": state["step"],
+        "trained_on": _join([{"name": None, "fingerprint": other.get("data")}], other.get("start")),
+    }
     return Start("resume", path, {**identity, "start": facts}, state=state)
+
+
+def _differences(key: str, theirs: Any, own: Any) -> list[tuple[str, Any, Any]]:
+    """What differs between two JSON values, field by field where both have fields."""
+    if isinstance(theirs, Mapping) and isinstance(own, Mapping):
+        fields = [(f"{key}.{k}", theirs.get(k, "unknown"), value) for k, value in own.items()]
+        return [field for field in fields if field[1] != field[2]]
+    return [(key, theirs, own)] if theirs != own else []
+
+
+def _join(seen: list[dict[str, Any]], start: object) -> list[dict[str, Any]]:
+    """Data in `seen` and in another run's facts of its start, each once."""
+    before = start.get("trained_on", []) if isinstance(start, Mapping) else []
+    return seen + [data for data in before if data not in seen]
 
 
 def _begun_runs(runs: Path, identity: Mapping[str, Any], rung: str, path: str) -> list[Start]:
@@ -300,7 +341,8 @@ def _begun_runs(runs: Path, identity: Mapping[str, Any], rung: str, path: str) -
         same = fingerprint(theirs) == fingerprint(dict(identity))
         if same and facts.get("rung") == rung and marker.get("source") == path:
             start = Start(rung, path, marker["identity"])
-            if CheckpointFolder(file.parent, start.fingerprint).load_latest() is not None:
+            # Whether it can be read is seen when it is needed: checkpoints are large.
+            if any(map(zipfile.is_zipfile, file.parent.glob("checkpoint-*.pt"))):
                 begun.append((file.stat().st_mtime, start))
     return [start for _, start in sorted(begun, key=lambda pair: pair[0], reverse=True)]
 

@@ -18,9 +18,11 @@ from condvae.completion import (
 from condvae.configuration import read_config
 from condvae.files import open_atomic
 from condvae.model_folder import load_posterior
+from condvae.pretrained import find_model
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
 from pipelines.completion.page import PAGE, render_page
+from pipelines.evaluation.nodes import BUNDLED_POSTERIOR
 from pipelines.parameters import CompleteConfig, SamplingConfig
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,17 @@ class CompletionBar:
                 self._bar.close()
 
 
+class _CheckBar:
+    """Shows how many pictures are checked."""
+
+    def __call__(self, number: int, count: int) -> None:
+        if number == 1:
+            self._bar = tracking.progress_bar("checking", count, unit="picture")
+        self._bar.update()
+        if number == count:
+            self._bar.close()
+
+
 def complete_own_pictures(
     posterior: dict[str, Any],
     complete: dict[str, Any],
@@ -73,10 +86,19 @@ def complete_own_pictures(
         )
     else:
         folder = Path(posterior["folder"]).resolve()
+        if folder == find_model(BUNDLED_POSTERIOR).resolve():
+            log.warning(
+                "completing with the bundled model of grey digits, 16 x 16 pixels; for anything "
+                "else name a model in weights.posterior"
+            )
         model = load_posterior(folder, resolve_device(device))
         settings = config.settings(read_config(SamplingConfig, sampling, "sampling"), seed)
         pictures, rejected = check_pictures(
-            Path(str(config.images)), Path(str(config.masks)), model.contract, settings
+            Path(str(config.images)),
+            Path(str(config.masks)),
+            model.contract,
+            settings,
+            on_check=_CheckBar(),
         )
         manifest = complete_pictures(
             model,

@@ -70,7 +70,12 @@ def _list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("temperature", f"{settings['temperature']:g}"),
         ("sampled from", manifest["sampled_from"]),
         ("mask files", polarity[settings["polarity"]]),
-        ("observed pixels", "copied exactly" if settings["paste_observed"] else "as the model"),
+        (
+            "observed pixels",
+            "copied exactly"
+            if settings["paste_observed"]
+            else "drawn by the model: not exactly those given",
+        ),
         ("model", manifest["model"]),
         ("model sha256", manifest["model_sha256"]),
         ("device", f"{manifest['device']}, {manifest['threads']} threads"),

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from condvae.conditional import ConditionalModel, PartialEncoder, heads_for, initialise
-from condvae.configuration import read_config
-from condvae.data.store import open_images
-from condvae.input_check import input_reference
+from condvae.configuration import ConfigurationError, read_config
+from condvae.data.store import PreparedImages, open_images
+from condvae.input_check import input_reference, most_observations
 from condvae.model_folder import load_vae, posterior_source, save_posterior
 from condvae.posterior import ImagePosterior
 from condvae.tasks import task_named
 from condvae.tasks.mask_sampling import MaskConfig, draw_masks
 from condvae.training import TrainingConfig, fit
-from condvae.training.acceleration import place, resolve_device
+from condvae.training.acceleration import explain_out_of_memory, place, resolve_device
 from condvae.training.conditioning import ForwardKL
-from condvae.training.start import StartConfig, find_start
+from condvae.training.start import Source, StartConfig, find_start
 from condvae.vdvae.checkpoints import load_strictly
 from pipelines.parameters import ModelConfig, TaskConfig
 from pipelines.provenance import warn_of_seen_start
-from pipelines.tracking import command, training_callbacks
+from pipelines.tracking import command, progress_bar, training_callbacks
 
 
 def train_partial_encoder(
@@ -90,6 +93,10 @@ def train_partial_encoder(
         callbacks=training_callbacks(),
     )
     load_strictly(partial, result.weights, "averaged weights")
+    folder = root / "posterior"
+    known = _known_reference(
+        partial, run, lambda: posterior_source(str(folder), vae, conditional_task.name, heads)
+    )
     posterior = ImagePosterior(ConditionalModel(vae, partial.eval()), conditional_task)
     facts = {
         "name": image_store["name"],
@@ -98,18 +105,12 @@ def train_partial_encoder(
         "validation": {
             k: v for record in result.history[-1:] for k, v in record.items() if "validation" in k
         },
-        "input_reference": input_reference(
-            posterior,
-            images.pixels,
-            validation,
-            mask_config,
-            seed=seed,
-            batch_size=config.batch_size,
-        ),
+        "input_reference": known
+        or _score_validation_images(posterior, images, mask_config, config.batch_size, seed),
     }
-    card = save_posterior(root / "posterior", posterior, facts)
+    card = save_posterior(folder, posterior, facts)
     description = {
-        "folder": str(root / "posterior"),
+        "folder": str(folder),
         "sha256": card["sha256"],
         "task": conditional_task.name,
         "vae": pretrained_vae["name"],
@@ -118,3 +119,42 @@ def train_partial_encoder(
         "images_per_second": result.images_per_second,
     }
     return description, result.history
+
+
+def _known_reference(
+    partial: PartialEncoder, run: str, open_written: Callable[[], Source]
+) -> dict[str, Any] | None:
+    """Scores on the card that this run has written before, None unless it is of these very weights."""
+    try:
+        written = open_written()
+    except ConfigurationError:
+        return None
+    own = partial.state_dict()
+    same = (
+        written.made_by == run and not written.differences and own.keys() == written.weights.keys()
+    )
+    if not same or any(
+        not torch.equal(value.cpu(), written.weights[n]) for n, value in own.items()
+    ):
+        return None
+    known: dict[str, Any] | None = written.card.get("input_reference")
+    return known
+
+
+def _score_validation_images(
+    posterior: ImagePosterior, images: PreparedImages, masks: MaskConfig, batch_size: int, seed: int
+) -> dict[str, Any]:
+    rows = images.indices("validation")
+    with (
+        progress_bar("scoring observations", most_observations(len(rows))) as bar,
+        explain_out_of_memory("training.batch_size", batch_size),
+    ):
+        return input_reference(
+            posterior,
+            images.pixels,
+            rows,
+            masks,
+            seed=seed,
+            batch_size=batch_size,
+            progress=bar.update,
+        )

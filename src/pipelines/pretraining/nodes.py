@@ -52,7 +52,13 @@ def train_vae(
     }
     root = Path(folders["vae"])
     runs = root.with_name(f"{root.name}_training")
-    chosen = find_start(read_config(StartConfig, start, "start"), identity, runs, vae_source)
+    chosen = find_start(
+        read_config(StartConfig, start, "start"),
+        identity,
+        runs,
+        lambda name: vae_source(name, architecture, contract),
+        shared=("architecture", "data_contract"),
+    )
     warn_of_seen_start(chosen, image_store)
     vae = new_vae(architecture, contract.mean, contract.std, seed, contract.bits)
     place(vae, resolve_device(device))

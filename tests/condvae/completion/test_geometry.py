@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -100,3 +101,16 @@ def test_filling_does_not_look_into_the_hole(shape):
     np.testing.assert_array_equal(fill_hole(pixels, mask), fill_hole(other, mask))
     constant = np.where(mask[..., None], 77, other).astype(np.uint8)
     assert (fill_hole(constant, mask) == (77 if mask.any() else 0)).all()
+
+
+def test_a_large_photo_is_filled_in_a_few_times_its_size():
+    pixels = np.full((2000, 3000, 3), 90, dtype=np.uint8)
+    mask = np.ones((2000, 3000), dtype=bool)
+    mask[500:1500, 1000:] = False
+    tracemalloc.start()
+    filled = fill_hole(pixels, mask)
+    Placement(2000, 3000, 256).shrink_mask(mask)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (filled == 90).all()
+    assert peak < 6 * pixels.nbytes

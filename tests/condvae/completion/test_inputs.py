@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.completion import CompletionSettings, check_pictures, read_input
+from condvae.completion import CompletionSettings, check_pictures, inputs, read_input
+from condvae.completion.geometry import fill_hole
 from condvae.completion.inputs import find_pictures, pair_masks
 from condvae.configuration import ConfigurationError
 from condvae.data.canvas import fit_to_canvas
@@ -181,13 +182,15 @@ def test_nothing_observed_is_said(make_picture, make_mask):
     assert "no pixel of the model is wholly observed" in sliver.warnings[0]
 
 
-def test_pictures_are_found_by_their_endings(make_picture, tmp_path):
+def test_pictures_are_found_by_their_endings(make_picture, tmp_path, caplog):
     for name in ("b.PNG", "a.jpg", "c.gif", ".hidden.png"):
         make_picture(name)
     folder = tmp_path / "images"
     (folder / "notes.txt").write_text("left alone")
     (folder / "below.png").mkdir()
     assert [path.name for path in find_pictures(folder)] == ["a.jpg", "b.PNG", "c.gif"]
+    assert "images: 1 files left aside" in caplog.text
+    assert caplog.text.rstrip().endswith(": notes.txt")
     assert find_pictures(folder / "b.PNG") == [folder / "b.PNG"]
     with pytest.raises(ConfigurationError, match=r"nowhere': no such file or folder"):
         find_pictures(tmp_path / "nowhere")
@@ -244,3 +247,43 @@ def test_nothing_usable_is_an_error_even_when_skipping(make_mask, tmp_path):
             tmp_path / "bad.png", make_mask(), GREY, CompletionSettings(unreadable="skip")
         )
     assert "goes on" not in str(error.value)
+
+
+def test_checking_reads_but_does_not_resample(make_picture, make_mask, monkeypatch):
+    for name in "ab":
+        make_picture(f"{name}.png", seed=ord(name))
+    for name in ("fill_hole", "fit_to_canvas"):
+        monkeypatch.setattr(inputs, name, None)
+    heard = []
+    pictures, _ = check_pictures(
+        make_picture("c.png").parent,
+        make_mask(),
+        GREY,
+        CompletionSettings(),
+        on_check=lambda number, count: heard.append((number, count)),
+    )
+    assert len(pictures) == 3
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_what_lies_beyond_the_reach_of_resampling_is_not_filled(make_mask, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 400), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    mask = make_mask(size=(400, 64), hole=(150, 16, 400, 48))
+    how = (tmp_path / "wide.png", mask, GREY, CompletionSettings())
+    shapes = []
+
+    def fill(part, observed):
+        shapes.append(observed.shape)
+        return fill_hole(part, observed)
+
+    monkeypatch.setattr(inputs, "fill_hole", fill)
+    expected = read_input(*how)
+    # 64 columns are seen and 4 pixels of the canvas, 16 columns, on either side.
+    assert shapes == [(64, 96)]
+    # Whatever stays unfilled outside does not count.
+    pixels[16:48, 248:] = 255 - pixels[16:48, 248:]
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    found = read_input(*how)
+    seen = expected.mask
+    np.testing.assert_array_equal(found.pixels[seen], expected.pixels[seen])

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
+import numpy as np
 import pytest
+import torch
 
-from condvae.completion import find_replayed_model, read_replay, repeat_run
+from condvae.completion import find_replayed_model, read_replay, repeat_run, run
 from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
 from condvae.model_folder import save_posterior
@@ -33,8 +36,10 @@ def test_repetition_has_the_same_bytes(finished, posterior, tmp_path):
     assert manifest["replay"] == {
         "manifest": str(finished),
         "sha256": sha256_of_file(finished),
-        "identical": True,
+        "identical": ["a", "b"],
         "differing": [],
+        "figures_differing": [],
+        "not_repeated": [],
     }
     original = json.loads(finished.read_text())
     assert manifest["settings"] == original["settings"]
@@ -44,16 +49,54 @@ def test_repetition_has_the_same_bytes(finished, posterior, tmp_path):
 
 def test_results_that_differ_are_named(finished, posterior, tmp_path, caplog):
     replay = read_replay(finished, tmp_path / "again")
-    records = replay.record_sha256 | {"b": "0" * 64}
+    arrays = replay.arrays_sha256 | {"b": "0" * 64}
+    figures = replay.figures_sha256 | {"a": "0" * 64}
     manifest = repeat_run(
         posterior,
-        dataclasses.replace(replay, record_sha256=records),
+        dataclasses.replace(replay, arrays_sha256=arrays, figures_sha256=figures),
         tmp_path / "again",
         model="digits",
     )
-    assert manifest["replay"]["identical"] is False
+    assert manifest["replay"]["identical"] == ["a"]
     assert manifest["replay"]["differing"] == ["b"]
-    assert "results of 1 of 2 pictures are not bit for bit" in caplog.text
+    assert manifest["replay"]["figures_differing"] == ["a"]
+    assert "completions of 1 of 2 pictures made now are bit for bit" in caplog.text
+    assert "b: not the same" in caplog.text
+
+
+def test_results_that_were_there_are_not_called_repeated(finished, posterior, tmp_path, caplog):
+    output = tmp_path / "again"
+    repeat_run(posterior, read_replay(finished, output), output, model="digits")
+    shutil.rmtree(output / "b")
+    manifest = repeat_run(posterior, read_replay(finished, output), output, model="digits")
+    assert manifest["replay"]["identical"] == ["b"]
+    assert manifest["replay"]["not_repeated"] == ["a"]
+    assert "a: not repeated" in caplog.text
+    manifest = repeat_run(posterior, read_replay(finished, output), output, model="digits")
+    assert manifest["replay"]["identical"] == []
+    assert manifest["replay"]["not_repeated"] == ["a", "b"]
+
+
+def test_another_device_or_compression_changes_no_verdict(
+    finished, posterior, tmp_path, monkeypatch
+):
+    versions = {"matplotlib": "0"}
+    monkeypatch.setattr(run, "_versions", lambda: versions)
+    monkeypatch.setattr(np, "savez_compressed", np.savez)
+    output = tmp_path / "again"
+    manifest = repeat_run(posterior, read_replay(finished, output), output, model="digits")
+    assert manifest["replay"]["identical"] == ["a", "b"]
+    assert manifest["replay"]["figures_differing"] == []
+    files = [path / "a/completions.npz" for path in (tmp_path / "out", output)]
+    assert sha256_of_file(files[0]) != sha256_of_file(files[1])
+    monkeypatch.undo()
+    shutil.rmtree(output / "b")
+    pictures = repeat_run(posterior, read_replay(finished, output), output, model="digits")
+    made = [one["made_with"] for one in pictures["pictures"]]
+    assert made[0]["versions"] == versions
+    assert {"torch", "matplotlib"} <= set(made[1]["versions"])
+    assert made[1]["device"] == "cpu"
+    assert made[1]["threads"] == torch.get_num_threads()
 
 
 def test_files_that_changed_are_named(finished, make_picture, tmp_path):
@@ -81,10 +124,10 @@ def test_own_folder_is_refused(finished, tmp_path):
     [
         (None, "cannot be read"),
         ("{", "cannot be read"),
-        ("[]", "format None, this version reads 1"),
-        ('{"format": 9}', "format 9, this version reads 1"),
-        ('{"format": 1}', r"no manifest of completions \(KeyError\('settings'\)\)"),
-        ('{"format": 1, "settings": {"m": 3}}', r"unknown parameter settings\.m"),
+        ("[]", "format None, this version reads 2"),
+        ('{"format": 9}', "format 9, this version reads 2"),
+        ('{"format": 2}', r"no manifest of completions \(KeyError\('settings'\)\)"),
+        ('{"format": 2, "settings": {"m": 3}}', r"unknown parameter settings\.m"),
     ],
 )
 def test_what_is_no_manifest_is_refused(tmp_path, content, message):

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from condvae.completion import check_pictures, complete_pictures, run
+from condvae import load_posterior, save_posterior
+from condvae.completion import check_pictures, complete_pictures, record, run
+from condvae.completion.output import locked_output
 from condvae.completion.record import check_folder, read_record
 from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
@@ -161,8 +163,6 @@ def test_lost_file_is_made_anew(two, complete, tmp_path):
 
 
 def test_killed_run_leaves_whole_folders_and_goes_on(two, complete, tmp_path, monkeypatch):
-    from condvae.completion import record
-
     real = record.open_atomic
     written = []
 
@@ -183,7 +183,7 @@ def test_killed_run_leaves_whole_folders_and_goes_on(two, complete, tmp_path, mo
     finished = complete()
     assert [one["status"] for one in finished["pictures"]] == ["done before", "completed"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        *("a", "b", "manifest.json")
+        *(".lock", "a", "b", "manifest.json")
     ]
 
 
@@ -293,6 +293,84 @@ def test_missing_reference_is_said(make_picture, make_mask, posterior, tmp_path)
     unsaved = dataclasses.replace(posterior, card={})
     with pytest.raises(ConfigurationError, match="never saved"):
         complete_pictures(unsaved, pictures, tmp_path / "none", settings, model="digits")
+
+
+def test_pictures_are_checked_again_when_the_card_gains_a_reference(
+    make_picture, make_mask, posterior, tmp_path
+):
+    make_picture()
+    settings = run.CompletionSettings(n=2)
+    pictures, _ = check_pictures(tmp_path / "images", make_mask(), posterior.contract, settings)
+    card = {key: value for key, value in posterior.card.items() if key != "input_reference"}
+    checks = []
+    for model in (dataclasses.replace(posterior, card=card), posterior, posterior):
+        manifest = complete_pictures(model, pictures, tmp_path / "out", settings, model="digits")
+        checks.append((manifest["completed_now"], manifest["pictures"][0]["input_check"]))
+    assert [count for count, _ in checks] == [1, 1, 0]
+    assert checks[0][1].startswith("input not checked: ")
+    assert "bits per observed value" in checks[1][1]
+    assert checks[2] == (0, checks[1][1])
+
+
+def test_output_that_cannot_be_used_is_refused_before_sampling(
+    two, complete, posterior, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(type(posterior), "stream", None)
+    (tmp_path / "file").write_text("mine")
+    for output in ("file", "file/below"):
+        with pytest.raises(ConfigurationError, match=r"expected a folder that can be written"):
+            complete(output)
+    assert (tmp_path / "file").read_text() == "mine"
+    with (
+        locked_output(tmp_path / "out"),
+        pytest.raises(ConfigurationError, match=r"out' is in use by another process"),
+    ):
+        complete()
+    monkeypatch.undo()
+    assert complete()["completed_now"] == 2
+
+
+def test_completions_without_pasting_say_so(two, complete, tmp_path, monkeypatch):
+    notes = []
+    monkeypatch.setattr(record, "plot_overview", lambda *_, note, **__: notes.append(note))
+    complete(paste_observed=False)
+    said = "drawn by the model: not exactly those given"
+    kept = json.loads((tmp_path / "out/a/record.json").read_text())
+    assert kept["observed_pixels"] == said
+    for name in ("completion_00.png", "mean.png", "overview.png"):
+        assert Image.open(tmp_path / "out/a" / name).text["observed_pixels"] == said
+    assert notes[0][-1] == f"Observed pixels of the completions are {said}."
+    with np.load(tmp_path / "out/a/completions.npz") as arrays:
+        seen = arrays["mask"]
+        assert (arrays["samples"][:, seen] != arrays["observed"][seen]).any()
+
+
+def test_colour_model_of_five_bits(make_posterior, make_picture, make_mask, tmp_path):
+    made = make_posterior(dtype=torch.float32, channels=3, bits=5)
+    save_posterior(tmp_path / "model", made, {})
+    model = load_posterior(tmp_path / "model")
+    assert (model.contract.channels, model.contract.bits) == (3, 5)
+    make_picture("colour.png", (40, 32), channels=3)
+    make_picture("grey.png", (40, 32))
+    mask = make_mask(size=(40, 32), hole=(4, 16, 36, 32))
+    settings = run.CompletionSettings(n=3)
+    pictures, _ = check_pictures(tmp_path / "images", mask, model.contract, settings)
+    complete_pictures(model, pictures, tmp_path / "out", settings, model="random")
+    for name in ("colour", "grey"):
+        with np.load(tmp_path / "out" / name / "completions.npz") as arrays:
+            samples, seen = arrays["samples"], arrays["mask"]
+            expected = arrays["observed"]
+            np.testing.assert_allclose(arrays["mean"], samples.mean(axis=0), rtol=1e-6)
+        assert samples.shape == (3, 16, 16, 3)
+        given = np.asarray(Image.open(tmp_path / "out" / name / "input.png"))
+        np.testing.assert_array_equal(given[seen], expected[seen])
+        assert (samples[:, seen] == given[seen]).all()
+        kept = json.loads((tmp_path / "out" / name / "record.json").read_text())
+        pixels = to_nchw(torch.from_numpy(given.copy())[None])
+        y = made.observe(pixels, torch.from_numpy(seen)[None, None], (kept["case_id"],))
+        drawn = made.sample(y, 3, seed=settings.seed)[:, 0].permute(0, 2, 3, 1)
+        np.testing.assert_array_equal(samples, drawn)
+        assert len(np.unique(samples[:, ~seen], axis=0)) == 3
 
 
 def test_progress_counts_what_is_left(two, complete, posterior, make_picture, tmp_path):

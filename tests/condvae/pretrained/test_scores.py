@@ -137,6 +137,12 @@ def test_vae_whose_score_nobody_states_is_refused(card):
         stated_score(Path("own"), card)
 
 
+def test_converted_checkpoint_without_a_published_score_is_refused_before_it_is_scored():
+    source = {"official": card_named("vdvae-imagenet32-raw").file_name}
+    with pytest.raises(ConfigurationError, match="no score is published for this model"):
+        stated_score(Path("converted"), {"weights_source": source})
+
+
 @pytest.mark.parametrize("score", [0.0, -1.0, "low"])
 def test_impossible_score_on_a_card_is_refused(score):
     with pytest.raises(ConfigurationError, match="expected_bits_per_dim"):

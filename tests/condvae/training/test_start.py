@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import weakref
 from dataclasses import asdict, replace
 
 import pytest
@@ -13,12 +14,14 @@ from condvae.configuration import ConfigurationError, read_config
 from condvae.training.config import TrainingConfig
 from condvae.training.loop import fit
 from condvae.training.randomness import step_rng
-from condvae.training.start import Source, StartConfig, find_start, was_started_from
+from condvae.training.start import Source, StartConfig, find_start, trained_on, was_started_from
+from condvae.training.state import CheckpointFolder
 
 CONFIG = TrainingConfig(
     steps=20, batch_size=4, learning_rate=0.02, warmup_steps=3, checkpoint_every=5, log_every=2
 )
 SHORT = replace(CONFIG, steps=10)
+UNKNOWN = [{"name": None, "fingerprint": None}]  # the toy's runs say nothing of their data
 
 
 class Regression:
@@ -192,12 +195,42 @@ def test_resumed_run_ends_as_one_run_of_all_steps(place, other, caplog):
 
 
 def test_resumed_run_leaves_what_it_started_from_as_it_was(place, other, tmp_path):
-    start = place.find(resume=str(other))
     first, second = (
         fit(CONFIG, Regression(), tmp_path / name, start.fingerprint, start=start)
-        for name in ("a", "b")
+        for name, start in (
+            ("a", place.find(resume=str(other))),
+            ("b", place.find(resume=str(other))),
+        )
     )
     assert same(first.weights, second.weights)
+
+
+@pytest.mark.parametrize("rung", ["resume", "load"])
+def test_run_that_has_begun_does_not_keep_what_it_started_from(place, other, weights, rung):
+    place.save_model("a" * 64, weights)
+    start = place.find(**{rung: str(other) if rung == "resume" else "mine"})
+    tensors = start.state["trainable"] if start.state else start.source.weights
+    held = weakref.ref(tensors["0.bias"])
+    del tensors
+    seen = []
+
+    class Watch(Killer):
+        def on_step(self, step):
+            seen.append(held())
+
+    folder, callbacks = place.folder_of(start), [Watch(0)]
+    fit(CONFIG, Regression(), folder, start.fingerprint, start=start, callbacks=callbacks)
+    assert seen
+    assert set(seen) == {None}
+
+
+def test_whether_a_run_has_begun_is_seen_without_loading_it(place, weights, monkeypatch):
+    place.save_model("a" * 64, weights)
+    place.run(load="mine")
+    monkeypatch.setattr(CheckpointFolder, "load_latest", None)
+    assert place.find(load="mine").source is not None
+    place.model.unlink()
+    assert place.find(load="mine").source is None
 
 
 def test_resumed_run_goes_on_with_its_own_settings(place, other):
@@ -357,11 +390,22 @@ def test_what_a_run_starts_from_is_part_of_what_it_is(place, other, weights):
     run = json.loads((other / "run.json").read_text())["fingerprint"]
     assert [start.identity["start"] for start in starts] == [
         {"rung": "scratch"},
-        {"rung": "load", "sha256": "a" * 64},
-        {"rung": "load_part", "sha256": "a" * 64},
-        {"rung": "resume", "run": run, "step": 10},
-        {"rung": "load", "sha256": "b" * 64},
+        {"rung": "load", "sha256": "a" * 64, "trained_on": []},
+        {"rung": "load_part", "sha256": "a" * 64, "trained_on": []},
+        {"rung": "resume", "run": run, "step": 10, "trained_on": UNKNOWN},
+        {"rung": "load", "sha256": "b" * 64, "trained_on": []},
     ]
+
+
+def test_data_are_handed_down_from_start_to_start():
+    first = {"name": "digits", "weights_source": {"data": "a", "start": {"rung": "scratch"}}}
+    assert trained_on(first) == [{"name": "digits", "fingerprint": "a"}]
+    start = {"rung": "load", "trained_on": trained_on(first)}
+    second = {"name": "faces", "weights_source": {"data": "b", "start": start}}
+    assert trained_on(second) == [{"name": "faces", "fingerprint": "b"}, *trained_on(first)]
+    again = {**first, "weights_source": {"data": "a", "start": start}}
+    assert trained_on(again) == trained_on(first)
+    assert trained_on({"weights_source": None}) == []
 
 
 def test_where_the_source_lies_is_not_part_of_it(place, other, weights, tmp_path):

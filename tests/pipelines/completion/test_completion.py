@@ -89,13 +89,13 @@ def test_pictures_are_completed_shown_and_repeated(inputs, posterior, tmp_path):
     }
     plain = SAMPLING | {"temperature": 1.0}
     repeated = complete_own_pictures(posterior, again, plain, seed=99, device="cpu")
-    assert repeated["replay"]["identical"]
+    assert repeated["replay"]["identical"] == [one["name"] for one in manifest["pictures"]]
     for one in manifest["pictures"]:
         for path in (tmp_path / "out" / one["name"]).iterdir():
             assert path.read_bytes() == (tmp_path / "again" / one["name"] / path.name).read_bytes()
     write_page(repeated, again)
     page = (tmp_path / "again/index.html").read_text()
-    assert "every file is the same, bit for bit" in page
+    assert "the completions of 3 of 3 pictures were made again and are the same" in page
 
 
 def test_names_and_warnings_in_the_page_are_escaped(inputs, posterior, tmp_path):
@@ -176,3 +176,9 @@ def test_manifest_survives_json(inputs, posterior):
     settings = inputs | {"images": f"{inputs['images']}/palette.gif"}
     manifest = complete_own_pictures(posterior, settings, SAMPLING, seed=0, device="cpu")
     assert json.loads(json.dumps(manifest, allow_nan=False)) == manifest
+
+
+def test_the_bundled_digits_are_warned_of(inputs, posterior, caplog):
+    complete_own_pictures(posterior, inputs | {"n": 2}, SAMPLING, seed=0, device="cpu")
+    assert "the bundled model of grey digits, 16 x 16 pixels" in caplog.text
+    assert "weights.posterior" in caplog.text
