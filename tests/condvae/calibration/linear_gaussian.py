@@ -203,5 +203,6 @@ class _LinearPartialEncoder(PartialEncoder):
     def __init__(self, groups, latents, seen):
         nn.Module.__init__(self)
         self.condition_channels = seen
+        self.head_kind = "absolute"
         self.encoder = _Features()
         self.heads = nn.ModuleList(_LinearHead(g.stop - g.start, latents + seen) for g in groups)
