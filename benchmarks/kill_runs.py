@@ -40,7 +40,10 @@ STAGES, LOG = "stages", "log"  # files in a project: the nodes at work so far, w
 BEFORE, AFTER = "before the first node", "after the last node"
 RANDOM_INSTANT = "random instant"
 # Not compared: each run has its own.
-OWN_FACTS = {"seconds", "peak_memory_mib", "images_per_second", "git_commit", "git_dirty"}
+OWN_FACTS = {
+    *("seconds", "seconds_per_case", "images_per_second"),
+    *("peak_memory_mib", "git_commit", "git_dirty"),
+}
 OWN_FILES = ("report.html", "lock")
 # Imported before the first fork; without the later ones, every process would import them at first use.
 PRELOADED = (

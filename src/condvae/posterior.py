@@ -22,10 +22,10 @@ from condvae.training.acceleration import explain_out_of_memory
 from condvae.vdvae.decoder import LatentGroup
 from condvae.vdvae.model import Noise
 
-__all__ = ["ImagePosterior"]
+__all__ = ["ImagePosterior", "case_generator"]
 
 
-def _generator(seed: int, case_id: str, purpose: str) -> torch.Generator:
+def case_generator(seed: int, case_id: str, purpose: str) -> torch.Generator:
     """Noise belongs to (seed, case, completion), not to a batch."""
     digest = hashlib.sha256(f"{seed}\n{case_id}\n{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
@@ -117,18 +117,20 @@ class ImagePosterior:
         observation: Observation,
         n: int,
         *,
+        first: int = 0,
         temperature: float | Sequence[float] = 1.0,
         seed: int = 0,
         paste_observed: bool = True,
         batch_size: int = 256,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield completions chunk by chunk; see `sample` for the arguments.
+        """Yield completions first .. first + n - 1 chunk by chunk; see `sample` for the arguments.
 
         Yields:
             Case numbers (P), completion numbers (P) and uint8 (P,C,H,W), P <= batch_size. The partial
             encoder runs once per case whatever n is; all completions of a case follow each other.
         """
         check_positive("n", n)
+        check_positive("first", first, zero=True)
         check_positive("batch_size", batch_size)
         t = self._temperature(temperature)
         vae = self.model.vae
@@ -137,7 +139,8 @@ class ImagePosterior:
             part = observation.part(start, start + batch_size)
             with torch.no_grad(), explain_out_of_memory("sampling.batch_size", batch_size):
                 features = self.model.latents.encode(part.condition)
-            pairs = torch.cartesian_prod(torch.arange(len(part)), torch.arange(n)).reshape(-1, 2)
+            ks = torch.arange(first, first + n)
+            pairs = torch.cartesian_prod(torch.arange(len(part)), ks).reshape(-1, 2)
             for pair in torch.split(pairs, batch_size):
                 cases, ks = pair[:, 0], pair[:, 1]
                 here = cases.to(vae.device)
@@ -187,7 +190,7 @@ class ImagePosterior:
         shape = (vae.likelihood.noise_channels, c.size, c.size)
         normals, uniforms = torch.empty(len(cases), count), torch.empty(len(cases), *shape)
         for row, (case, k) in enumerate(zip(cases.tolist(), ks.tolist(), strict=True)):
-            generator = _generator(seed, part.case_ids[case], str(k))
+            generator = case_generator(seed, part.case_ids[case], str(k))
             torch.randn(count, generator=generator, out=normals[row])
             torch.rand(shape, generator=generator, out=uniforms[row])
         return normals, uniforms
@@ -361,7 +364,7 @@ class ImagePosterior:
     def _case_noise(self, observation: Observation, seed: int, purpose: str) -> Noise:
         """Standard normals of every group, drawn case by case on the CPU."""
         vae = self.model.vae
-        generators = [_generator(seed, case_id, purpose) for case_id in observation.case_ids]
+        generators = [case_generator(seed, case_id, purpose) for case_id in observation.case_ids]
 
         def noise(group: LatentGroup) -> Tensor:
             draws = [torch.randn(group.latent_shape[1:], generator=g) for g in generators]

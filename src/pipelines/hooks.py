@@ -20,7 +20,7 @@ from condvae.pretrained import ScoreMismatchError
 from condvae.training import TrainingDivergedError
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
-from pipelines.parameters import CompleteConfig, check_parameters
+from pipelines.parameters import CompleteConfig, EvaluationConfig, ScoreConfig, check_parameters
 from pipelines.recipe import apply_recipe
 from pipelines.run_database import prepare_database
 
@@ -60,14 +60,23 @@ class ParameterHooks:
     ) -> None:
         """Let relative paths in parameters start at the project, wherever the command is given.
 
-        First, so that `complete` without pictures is refused before there is an MLflow run.
+        First, so that a run whose pictures, completions or extractors are missing is refused before
+        there is an MLflow run.
         """
-        if "params:complete" in pipeline.inputs():
-            try:
-                config = read_config(CompleteConfig, catalog.load("params:complete"), "complete")
-                config.check_inputs(Path(run_params["project_path"]))
-            except ConfigurationError as error:
-                raise click.ClickException(str(error)) from None
+        sections: dict[str, type[CompleteConfig | ScoreConfig | EvaluationConfig]] = {
+            "complete": CompleteConfig,
+            "score": ScoreConfig,
+        }
+        # The export of cases needs no extractor.
+        if "feature_network" in pipeline.datasets():
+            sections["evaluation"] = EvaluationConfig
+        try:
+            for name, section in sections.items():
+                if f"params:{name}" in pipeline.inputs():
+                    config = read_config(section, catalog.load(f"params:{name}"), name)
+                    config.check_inputs(Path(run_params["project_path"]))
+        except ConfigurationError as error:
+            raise click.ClickException(str(error)) from None
         self._came_from = os.getcwd()
         os.chdir(run_params["project_path"])
 

@@ -23,6 +23,7 @@ def register_pipelines() -> dict[str, Pipeline]:
 
     `inpaint` prepares data, takes a pretrained VAE, trains the partial encoder, evaluates it on the
     quick manifest and writes the report. `evaluate` scores the last posterior on the full manifest.
+    `export` writes a manifest's cases for another system, `score` judges what it made of them.
     `pretrain` trains an unconditional VAE. `verify` compares the score of a VAE with its card.
     `complete` completes one's own pictures with a posterior that exists.
     """
@@ -31,9 +32,9 @@ def register_pipelines() -> dict[str, Pipeline]:
     training = conditional_training.create_pipeline()
     report = reporting.create_pipeline()
     inpaint = data + weights + training + evaluation.create_pipeline("quick") + report
-    evaluate = (
-        data + evaluation.create_stored_posterior_pipeline() + evaluation.create_pipeline("full")
-    ) + report
+    stored = evaluation.create_stored_posterior_pipeline()
+    evaluate = data + stored + evaluation.create_pipeline("full") + report
+    score = data + stored + evaluation.create_score_pipeline() + report
     return {
         "data_preparation": data,
         "pretrained_weights": weights,
@@ -42,7 +43,9 @@ def register_pipelines() -> dict[str, Pipeline]:
         "reporting": report,
         "pretrain": data + pretraining.create_pipeline(),
         "evaluate": evaluate,
-        "complete": evaluation.create_stored_posterior_pipeline() + completion.create_pipeline(),
+        "export": data + evaluation.create_export_pipeline(),
+        "score": score,
+        "complete": stored + completion.create_pipeline(),
         "verify": data + weights + verification.create_pipeline(),
         "inpaint": inpaint,
         "__default__": inpaint,

@@ -86,7 +86,10 @@ def git_state() -> dict[str, str]:
 
 # Completed pictures whose overviews are kept with the run.
 _OVERVIEWS = 16
-_TABLES = ("metrics.json", "metrics.csv", "comparisons.json", "cases.parquet", "run_facts.json")
+_TABLES = (
+    *("metrics.json", "metrics.csv", "comparisons.json", "calibration.json", "cases.parquet"),
+    "run_facts.json",
+)
 
 
 def command() -> str:
@@ -201,7 +204,7 @@ def log_output(name: str, value: Any) -> None:
             client.set_tag(_run_id, tag, str(value[key]))
     if name == "report_files":
         # Only this run's files: the folder may hold older ones.
-        for file in (value["report"], *value["figures"], *_TABLES):
+        for file in (value["report"], value["cards"], *value["figures"], *_TABLES):
             client.log_artifact(_run_id, str(Path(value["folder"]) / file), "report")
     if name == "completion_page":
         folder = Path(value["folder"])
@@ -219,10 +222,10 @@ def log_output(name: str, value: Any) -> None:
 
 
 def _metric_names(table: pd.DataFrame) -> dict[str, float]:
-    """``eval/<bin>/<metric>/<extractor>`` for the posterior, ``eval_<sampler>/...`` for the others."""
+    """``eval/<bin>/<metric>/<extractor>`` for the first sampler, ``eval_<sampler>/...`` for others."""
     names = {}
     for row in table.itertuples():
-        root = "eval" if row.sampler == "ipa" else f"eval_{row.sampler}"
+        root = "eval" if row.sampler == table["sampler"].iloc[0] else f"eval_{row.sampler}"
         names[f"{root}/{row.bin}/{row.metric}/{row.extractor}"] = float(str(row.value))
     return names
 

@@ -23,21 +23,15 @@ from kedro.validation.exceptions import CheckFailure, DataValidationError
 from condvae.configuration import ConfigurationError, check_choice
 from condvae.data.records import SPLITS
 from condvae.files import open_atomic, write_json
+from condvae.metrics.definitions import METRICS
 
 __all__ = ["SUITES", "GXValidator", "write_data_docs"]
 
 log = logging.getLogger(__name__)
 
-# Tolerated bounds of metrics: distances may fall below zero by rounding only.
-METRIC_BOUNDS: dict[str, tuple[float | None, float | None]] = {
-    "frechet_distance": (-1e-6, None),
-    "perceptual_best_of_k": (0, None),
-    "perceptual_diversity": (0, None),
-    "class_agreement": (0, 1),
-}
 METRIC_COLUMNS = (
-    *("metric", "bin", "sampler", "value", "standard_error"),
-    *("n", "k", "temperature", "extractor", "seed", "manifest"),
+    *("metric", "bin", "sampler", "value", "standard_error", "low", "high", "level"),
+    *("n", "k", "temperature", "extractor", "settings", "seed", "manifest"),
 )
 MANIFEST_COLUMNS = ("row", "origin", "sha256", "width", "height", "mode", "split", "label")
 LARGEST = sys.float_info.max
@@ -84,9 +78,18 @@ def metrics_suite(table: pd.DataFrame) -> list[Any]:
         _between("n", 1, None),
         *(
             _between("value", low, high, row_condition=Column("metric") == metric)
-            for metric, (low, high) in METRIC_BOUNDS.items()
+            for metric, (low, high) in _tolerated_bounds().items()
         ),
     ]
+
+
+def _tolerated_bounds() -> dict[str, tuple[float | None, float | None]]:
+    """Bounds of the metrics that have some; distances may fall below zero by rounding."""
+    return {
+        metric: (None if low is None else low - 1e-6, high)
+        for metric, (low, high) in ((name, METRICS[name].bounds) for name in METRICS)
+        if low is not None or high is not None
+    }
 
 
 SUITES: dict[str, Callable[[pd.DataFrame], list[Any]]] = {

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from condvae.conditional import ConditionalModel, UnconditionalLatents, initialise
 from condvae.configuration import ConfigurationError
 from condvae.distributions import DiagonalGaussian
-from condvae.posterior import ImagePosterior, _generator
+from condvae.posterior import ImagePosterior, case_generator
 from condvae.tasks import Inpainting
 
 GROUPS = 4
@@ -326,7 +326,7 @@ def test_bound_against_a_computation_by_hand(make_posterior, make_pixels, monkey
     pixels, mask = make_pixels(1, channels), make_pixels(1, 1, seed=3) > 128
     observation = posterior.observe(pixels, mask, ("one",))
     monkeypatch.setattr(
-        "condvae.posterior._generator", lambda *_: torch.Generator().manual_seed(11)
+        "condvae.posterior.case_generator", lambda *_: torch.Generator().manual_seed(11)
     )
     terms = posterior.bound(pixels, observation)
 
@@ -431,7 +431,7 @@ def test_observation_bound_against_a_computation_by_hand(make_posterior, make_pi
     features = partial.encode(observation.condition.double())
     rates, nats = [], []
     for draw in range(2):
-        generator = _generator(4, "one", f"observation bound {draw}")
+        generator = case_generator(4, "one", f"observation bound {draw}")
         rate = []
 
         def choose(group, h, generator=generator, rate=rate):
@@ -466,7 +466,7 @@ def test_observation_bound_where_c_is_q_is_the_negative_elbo(make_posterior, obs
     initialise(posterior.model.latents, vae, "copy", 0)
     observation = posterior.observe(pixels, torch.ones(1, 1, 16, 16), ("a", "b", "c"))
     terms = posterior.observation_bound(observation)
-    generators = [_generator(0, name, "observation bound 0") for name in "abc"]
+    generators = [case_generator(0, name, "observation bound 0") for name in "abc"]
     elbo = vae.elbo(
         pixels,
         lambda group: torch.stack(

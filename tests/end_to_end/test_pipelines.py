@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from condvae.files import sha256_of_file
 from condvae.metrics.cases import read_cases
+from condvae.metrics.definitions import METRICS
 from condvae.model_folder import load_posterior, read_card
 
 BINS = ["0_20", "20_40", "40_60", "60_80", "80_100", "pooled"]
@@ -30,23 +34,22 @@ def test_inpaint_writes_what_the_design_says(inpainted):
     report = project.folder / "data/test/08_reporting/inpaint"
     metrics = pd.DataFrame(json.loads((report / "metrics.json").read_text()))
     assert list(metrics.columns) == [
-        *("metric", "bin", "sampler", "value", "standard_error", "n", "k"),
-        *("temperature", "extractor", "seed", "manifest"),
+        *("metric", "bin", "sampler", "value", "standard_error", "low", "high", "level", "n", "k"),
+        *("temperature", "extractor", "settings", "seed", "manifest"),
     ]
-    assert set(metrics["metric"]) == {
-        "negative_elbo_nats_per_dim",
-        "bound_bits_per_unobserved_dim",
-        "frechet_distance",
-        "perceptual_best_of_k",
-        "perceptual_diversity",
-        "class_agreement",
-    }
-    assert set(metrics["sampler"]) == {"ipa", "untrained", "prior"}
+    # Of the importance-weighted bounds only the one asked for.
+    missing = {"bound_10_bits_per_unobserved_dim", "bound_100_bits_per_unobserved_dim"}
+    assert set(metrics["metric"]) == set(METRICS) - missing
+    assert metrics["metric"].iloc[0] == "posterior_coverage"
+    assert set(metrics["sampler"]) == {"ipa", "ipa_t0.7", "prior"}
+    heated = metrics[metrics["sampler"] == "ipa_t0.7"]
+    assert set(heated["temperature"]) == {0.7}
+    assert "bound_bits_per_unobserved_dim" not in set(heated["metric"])
     assert set(metrics["bin"]) == set(BINS)
     assert set(metrics.loc[metrics["metric"] == "frechet_distance", "extractor"]) == {
         "digits_classifier_f2"
     }
-    table = pd.read_csv(report / "metrics.csv")
+    table = pd.read_csv(report / "metrics.csv").fillna({"settings": ""})
     pd.testing.assert_frame_equal(table, metrics, check_dtype=False, rtol=1e-12)
     manifest = json.loads(
         (project.folder / "data/test/05_model_input/evaluation_manifest.json").read_text()
@@ -63,8 +66,28 @@ def test_pooled_values_follow_from_the_cases(inpainted):
     sums = cases.groupby(["metric", "sampler"])[["value", "weight"]].sum()
     ratios = (sums["value"] / sums["weight"]).rename("expected").reset_index()
     pooled = metrics[metrics["bin"] == "pooled"].merge(ratios, on=["metric", "sampler"])
-    assert len(pooled) == 5 * 3
-    assert pooled["value"].tolist() == pytest.approx(pooled["expected"].tolist(), rel=1e-9)
+    kinds = {name: definition.kind for name, definition in METRICS.items()}
+    assert len(pooled) == len(ratios)
+    for row in pooled.itertuples():
+        value = row.value**2 if kinds[row.metric] == "root" else row.value
+        assert value == pytest.approx(row.expected, rel=1e-9), row.metric
+        assert row.low <= row.value <= row.high
+
+
+def test_calibration_is_judged_for_every_sampler_and_bin(inpainted):
+    project, _ = inpainted
+    report = project.folder / "data/test/08_reporting/inpaint"
+    calibration = json.loads((report / "calibration.json").read_text())
+    assert list(calibration) == ["ipa", "ipa_t0.7", "prior"]
+    for found in calibration.values():
+        assert set(found["verdicts"]) == set(BINS)
+        assert found["verdicts"]["pooled"]["words"]
+        assert {row["level"] for row in found["coverage"]} == {0.5, 0.8, 0.9, 0.95}
+    page = (report / "report.html").read_text()
+    assert "Posterior coverage" in page
+    cases = pd.read_parquet(report / "cases.parquet")
+    images = cases["image_id"].nunique()
+    assert {test["n"] for test in calibration["ipa"]["tests"]} == {images}
 
 
 def test_report_stands_alone(inpainted):
@@ -135,8 +158,50 @@ def test_evaluate_scores_the_last_posterior_on_the_full_manifest(inpainted):
     metrics = json.loads(
         (project.folder / "data/test/08_reporting/inpaint/metrics.json").read_text()
     )
-    assert {row["n"] for row in metrics if row["bin"] == "pooled"} == {25}
+    images = pd.read_parquet(project.folder / "data/test/03_primary/manifest.parquet")
+    tests = (images["split"] == "test").sum()
+    # Collections are compared by one case of each image.
+    for row in metrics:
+        if row["bin"] == "pooled":
+            definition = METRICS[row["metric"]]
+            of_images = (definition.kind, definition.source) == ("set", "features")
+            assert row["n"] == (tests if of_images else 2 * tests), row["metric"]
     assert {row["k"] for row in metrics if row["metric"] == "perceptual_diversity"} == {4}
+
+
+def test_completions_of_another_system_are_judged_like_ours(inpainted, tmp_path):
+    project, _ = inpainted
+    size = "--params=score.size=quick"
+    project.kedro("run", "--env=test", "--pipeline=export", size)
+    (folder,) = (project.folder / "data/test/05_model_input").glob("exchange_quick_*")
+    assert read_cases(folder / "cases.jsonl")
+    shutil.copy(folder / "cases.jsonl", tmp_path)
+    rng = np.random.default_rng(0)
+    for case in sorted(path for path in folder.iterdir() if path.is_dir()):
+        assert {path.name for path in case.iterdir()} == {"observed.png", "mask.png"}
+        observed = np.asarray(Image.open(case / "observed.png"))
+        hole = np.asarray(Image.open(case / "mask.png")) == 255
+        assert not observed[hole].any()
+        (tmp_path / case.name).mkdir()
+        for k in range(3):
+            drawn = np.where(hole, rng.integers(0, 256, hole.shape), observed).astype(np.uint8)
+            Image.fromarray(drawn).save(tmp_path / case.name / f"{k}.png")
+    params = f"{size},score.samples={tmp_path},score.name=noise"
+    project.kedro("run", "--env=test", "--pipeline=score", params)
+    report = project.folder / "data/test/08_reporting/inpaint"
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert {row["sampler"] for row in metrics} == {"noise"}
+    assert {row["k"] for row in metrics if row["metric"] == "crps_per_unobserved_dim"} == {3}
+    assert all(row["temperature"] is None for row in metrics)
+    errors = [row["value"] for row in metrics if row["metric"] == "observed_error"]
+    assert set(errors) == {0.0}
+    assert "noise" in (report / "report.html").read_text()
+    printed = project.kedro(
+        "run", "--env=test", "--pipeline=score", f"{params},evaluation.seed=9", fails=True
+    )
+    assert "these completions were made for the cases of sha256" in printed
+    printed = project.kedro("run", "--env=test", "--pipeline=score", fails=True)
+    assert "score.samples = None: expected the completions to score" in printed
 
 
 def test_pretrain_makes_a_vae_that_inpaint_takes(inpainted):

@@ -1,17 +1,47 @@
 """Evaluation: samplers judged on the same cases, per case and in tables."""
 
-from condvae.evaluation.samplers import SAMPLER_DEFINITIONS, make_sampler
-from condvae.evaluation.scoring import CaseScores, Examples, score_sampler
-from condvae.evaluation.tables import METRIC_DEFINITIONS, compare, list_case_scores, tabulate
+from condvae.evaluation.assessing import assess_calibration
+from condvae.evaluation.calibrating import Calibrator, largest_bank, usable_draws
+from condvae.evaluation.chunks import ChunkFolder
+from condvae.evaluation.exchange import FileSource, export_cases
+from condvae.evaluation.runs import compare_case_tables
+from condvae.evaluation.samplers import SAMPLER_DEFINITIONS, make_sampler, split_temperature
+from condvae.evaluation.scoring import (
+    CaseScores,
+    Examples,
+    Extractors,
+    draw_examples,
+    score_cases,
+)
+from condvae.evaluation.sources import CompletionSource, PosteriorSource
+from condvae.evaluation.tables import (
+    COMPARISON_COLUMNS,
+    compare,
+    list_case_scores,
+    tabulate,
+)
 
 __all__ = [
-    "METRIC_DEFINITIONS",
+    "COMPARISON_COLUMNS",
     "SAMPLER_DEFINITIONS",
+    "Calibrator",
     "CaseScores",
+    "ChunkFolder",
+    "CompletionSource",
     "Examples",
+    "Extractors",
+    "FileSource",
+    "PosteriorSource",
+    "assess_calibration",
     "compare",
+    "compare_case_tables",
+    "draw_examples",
+    "export_cases",
+    "largest_bank",
     "list_case_scores",
     "make_sampler",
-    "score_sampler",
+    "score_cases",
+    "split_temperature",
     "tabulate",
+    "usable_draws",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from condvae.conditional import ConditionalModel, PartialEncoder, UnconditionalLatents, initialise
 from condvae.configuration import check_choice
 from condvae.posterior import ImagePosterior
 from condvae.training.acceleration import place
 
-__all__ = ["SAMPLER_DEFINITIONS", "make_sampler"]
+__all__ = ["SAMPLER_DEFINITIONS", "make_sampler", "split_temperature"]
 
 SAMPLER_DEFINITIONS = {
     "ipa": "The trained posterior: latents from the partial encoder c(z | y).",
@@ -15,6 +17,24 @@ SAMPLER_DEFINITIONS = {
     "prior": "Unconditional samples of the VAE with the observed pixels pasted in: what looking at "
     "the observation is worth.",
 }
+
+_HEATED = re.compile(r"(?P<name>.+)_t(?P<temperature>\d+(\.\d+)?)")
+
+
+def split_temperature(name: str, temperature: float) -> tuple[str, float]:
+    """Take apart ``ipa_t0.7``: a sampler at a temperature of its own.
+
+    Args:
+        name: A key of `SAMPLER_DEFINITIONS`, possibly with ``_t<temperature>`` behind it.
+        temperature: Of samplers without one.
+
+    Raises:
+        ConfigurationError: Unknown name.
+    """
+    if found := _HEATED.fullmatch(name):
+        name, temperature = found["name"], float(found["temperature"])
+    check_choice("sampler", name, SAMPLER_DEFINITIONS)
+    return name, temperature
 
 
 def make_sampler(name: str, posterior: ImagePosterior, seed: int) -> ImagePosterior:

@@ -22,7 +22,13 @@ from condvae.files import open_atomic
 from condvae.tasks.mask_sampling import MaskConfig, draw_mask_in_bin
 from condvae.tasks.masks import OBSERVED_BINS, Mask, bin_of, decode_runs, encode_runs
 
-__all__ = ["EvaluationCase", "build_cases", "read_cases", "write_cases"]
+__all__ = [
+    "EvaluationCase",
+    "build_cases",
+    "build_cases_of_every_image",
+    "read_cases",
+    "write_cases",
+]
 
 _FORMAT = "condvae-evaluation-cases"
 _VERSION = 1
@@ -122,32 +128,99 @@ def build_cases(
     Raises:
         ConfigurationError: No images, repeated rows, or a bin that no kind of mask reaches.
     """
-    rows = [int(row) for row in image_rows]
+    rows = _checked_rows(image_rows, image_sha256)
     check_positive("per_bin", per_bin)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(rows)).tolist()
+    bins = len(OBSERVED_BINS)
+    # Bin by bin around one shuffled circle: per_bin neighbours on it are all different.
+    chosen = [
+        (order[(index * per_bin + turn) % len(rows)], index)
+        for turn in range(per_bin)
+        for index in range(bins)
+    ]
+    return _draw_cases(chosen, rows, image_sha256, size, mask_config, rng, prefix)
+
+
+def build_cases_of_every_image(
+    image_rows: Sequence[int],
+    image_sha256: Sequence[str],
+    size: int,
+    mask_config: MaskConfig,
+    *,
+    masks_per_image: int,
+    seed: int,
+    prefix: str = "f",
+) -> tuple[EvaluationCase, ...]:
+    """Take every image behind several masks, each of another bin of the observed share.
+
+    The bins go around in a circle, so that they differ in size by one case at most; the images come
+    in random order.
+
+    Args:
+        image_rows: Rows in the image store, no two the same.
+        image_sha256: Hash of each of these images.
+        size: Side of the masks in pixels.
+        mask_config: Kinds and weights of masks.
+        masks_per_image: 1 to 5.
+        seed: Seed of order and masks; the same arguments give the same cases.
+        prefix: Start of the case ids.
+
+    Returns:
+        len(image_rows) * masks_per_image cases, those of one image one after another.
+
+    Raises:
+        ConfigurationError: No images, repeated rows, another number of masks, or a bin that no kind
+            of mask reaches.
+    """
+    rows = _checked_rows(image_rows, image_sha256)
+    bins = len(OBSERVED_BINS)
+    if not 1 <= masks_per_image <= bins:
+        raise ConfigurationError(
+            f"masks_per_image = {masks_per_image!r}: expected 1 to {bins}, one per bin at most"
+        )
+    rng = np.random.default_rng(seed)
+    order = np.repeat(rng.permutation(len(rows)), masks_per_image).tolist()
+    chosen = [(image, number % bins) for number, image in enumerate(order)]
+    return _draw_cases(chosen, rows, image_sha256, size, mask_config, rng, prefix)
+
+
+def _checked_rows(image_rows: Sequence[int], image_sha256: Sequence[str]) -> list[int]:
+    """The rows as integers.
+
+    Raises:
+        ConfigurationError: No rows, repeated rows, or another number of hashes.
+    """
+    rows = [int(row) for row in image_rows]
     if not rows or len(set(rows)) != len(rows) or len(image_sha256) != len(rows):
         raise ConfigurationError(
             f"{len(rows)} image rows ({len(set(rows))} different) and {len(image_sha256)} hashes: "
             "expected at least one row, all different, and a hash for each"
         )
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(rows)).tolist()
-    bins = len(OBSERVED_BINS)
-    cases = []
-    for number in range(bins * per_bin):
-        turn, index = divmod(number, bins)
-        # Bin by bin around one shuffled circle: per_bin neighbours on it are all different.
-        chosen = order[(index * per_bin + turn) % len(rows)]
-        cases.append(
-            EvaluationCase(
-                case_id=f"{prefix}-{number:05d}",
-                image_id=rows[chosen],
-                image_sha256=image_sha256[chosen],
-                mask=draw_mask_in_bin(mask_config, size, index, rng),
-                seed=int(rng.integers(2**31)),
-                bin=index,
-            )
+    return rows
+
+
+def _draw_cases(
+    chosen: Sequence[tuple[int, int]],
+    rows: Sequence[int],
+    image_sha256: Sequence[str],
+    size: int,
+    mask_config: MaskConfig,
+    rng: np.random.Generator,
+    prefix: str,
+) -> tuple[EvaluationCase, ...]:
+    """One case for each pair of image number and bin."""
+    return tuple(
+        EvaluationCase(
+            case_id=f"{prefix}-{number:05d}",
+            image_id=rows[image],
+            image_sha256=image_sha256[image],
+            mask=draw_mask_in_bin(mask_config, size, index, rng),
+            seed=int(rng.integers(2**31)),
+            bin=index,
         )
-    return tuple(cases)
+        for number, (image, index) in enumerate(chosen)
+    )
 
 
 def write_cases(path: str | os.PathLike[str], cases: Sequence[EvaluationCase]) -> str:

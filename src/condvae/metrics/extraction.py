@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from condvae.configuration import ConfigurationError, check_choice, check_positive
-from condvae.metrics.feature_network import LAYERS, FeatureNetwork
+from condvae.metrics.feature_network import LAYERS
 
 __all__ = ["extract_features"]
 
 
 @torch.inference_mode()
 def extract_features(
-    network: FeatureNetwork,
+    network: nn.Module,
     images: NDArray[np.uint8] | Tensor,
     batch_size: int = 256,
     layers: Sequence[str] = ("features",),
@@ -25,10 +25,12 @@ def extract_features(
     """Run images through a feature network.
 
     Args:
-        network: In evaluation mode, so that no image depends on the others of its batch.
+        network: A `FeatureNetwork`, or any module that turns uint8 (B,C,H,W) into a dict of layers
+            and names them in its attribute ``layers``. In evaluation mode, so that no image depends
+            on the others of its batch.
         images: uint8 (N,C,H,W).
         batch_size: Images at once; does not change the result beyond rounding.
-        layers: Names out of `condvae.metrics.feature_network.LAYERS`.
+        layers: Names out of the network's layers.
 
     Returns:
         Layer name -> float32 (N,...), in the order of `layers`.
@@ -39,7 +41,7 @@ def extract_features(
     """
     check_positive("batch_size", batch_size)
     for layer in layers:
-        check_choice("layers", layer, LAYERS)
+        check_choice("layers", layer, getattr(network, "layers", LAYERS))
     if network.training:
         raise ConfigurationError("the feature network is in training mode: call its eval() first")
     if len(images) == 0:

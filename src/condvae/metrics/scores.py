@@ -14,7 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from condvae.configuration import ConfigurationError, check_positive
 
-__all__ = ["PairedDifference", "ScoreValue", "mean_score", "paired_difference", "ratio_of_sums"]
+__all__ = [
+    "Interval",
+    "PairedDifference",
+    "ScoreValue",
+    "bootstrap_interval",
+    "cluster_groups",
+    "mean_score",
+    "paired_difference",
+    "ratio_of_sums",
+]
 
 _WEIGHTS_AT_ONCE = 4_000_000
 
@@ -32,6 +41,23 @@ class ScoreValue:
     value: float
     standard_error: float
     n: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval for a score.
+
+    An increasing function of the score has the interval between the function's values at both ends.
+
+    Attributes:
+        low: Lower end.
+        high: Upper end.
+        level: Its coverage.
+    """
+
+    low: float
+    high: float
+    level: float
 
 
 @dataclass(frozen=True)
@@ -96,17 +122,62 @@ def ratio_of_sums(
     below = _checked("denominators", denominators)
     groups, count = cluster_groups(len(above), clusters)
     _check_same_length("numerators", above, "denominators", below)
+    _check_denominators(below)
     total = float(below.sum())
-    if below.min() < 0 or total == 0:
-        raise ConfigurationError(
-            f"denominators from {below.min()} to {below.max()}: expected >= 0 and a sum > 0"
-        )
     ratio = float(above.sum()) / total
     residuals = np.bincount(groups, weights=above - ratio * below, minlength=count)
     error = math.nan
     if count > 1:
         error = math.sqrt(count / (count - 1) * float(residuals @ residuals)) / total
     return ScoreValue(ratio, error, len(above))
+
+
+def bootstrap_interval(
+    numerators: ArrayLike,
+    denominators: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    *,
+    seed: int,
+    resamples: int = 2000,
+) -> Interval:
+    """Percentile bootstrap interval of a mean or a ratio of sums; whole clusters are resampled.
+
+    All cases of an image come and go together. Resamples in which nothing counts (denominators all
+    zero) are left out. Below about 20 clusters the interval is too narrow, by the factor
+    sqrt((n - 1) / n) and by the normal distribution's tails standing in for Student's.
+
+    Args:
+        numerators: (N,) scores, or for two samplers the differences of their scores.
+        denominators: (N,), >= 0 and not all zero; `None` for the mean over cases.
+        clusters: (N,) labels of the independent units (images), `None` for independent cases.
+        level: Coverage of the interval, between 0 and 1.
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
+
+    Raises:
+        ConfigurationError: As `ratio_of_sums`, or `level` or `resamples` out of range.
+    """
+    above = _checked("numerators", numerators)
+    below = np.ones_like(above) if denominators is None else _checked("denominators", denominators)
+    _check_same_length("numerators", above, "denominators", below)
+    _check_denominators(below)
+    if not 0 < level < 1:
+        raise ConfigurationError(f"level = {level!r}: expected between 0 and 1")
+    check_positive("resamples", resamples)
+    groups, count = cluster_groups(len(above), clusters)
+    sums = np.bincount(groups, weights=above, minlength=count)
+    sizes = np.bincount(groups, weights=below, minlength=count)
+    rng = np.random.default_rng(seed)
+    shares = np.full(count, 1 / count)
+    draws = []
+    chunk = max(_WEIGHTS_AT_ONCE // count, 1)
+    for start in range(0, resamples, chunk):
+        times = rng.multinomial(count, shares, size=min(chunk, resamples - start))
+        totals = times @ sizes
+        draws.append((times @ sums)[totals > 0] / totals[totals > 0])
+    low, high = np.quantile(np.concatenate(draws), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level)
 
 
 def paired_difference(
@@ -119,7 +190,7 @@ def paired_difference(
     weights: ArrayLike | None = None,
     resamples: int = 2000,
 ) -> PairedDifference:
-    """Compare two samplers on the same cases, with a percentile bootstrap over clusters.
+    """Compare two samplers on the same cases, with the interval of `bootstrap_interval`.
 
     With `weights` the scores compared are ratios, sum of scores over sum of weights.
 
@@ -136,31 +207,39 @@ def paired_difference(
         Score of a minus score of b, its interval, and the difference relative to the score of b.
 
     Raises:
-        ConfigurationError: No values, a value that is not finite, shapes that differ, or `level`
-            or `resamples` out of range.
+        ConfigurationError: No values, a value that is not finite, shapes that differ, weights that
+            are negative or all zero, or `level` or `resamples` out of range.
     """
     first, second = _checked("a", a), _checked("b", b)
     _check_same_length("a", first, "b", second)
-    if not 0 < level < 1:
-        raise ConfigurationError(f"level = {level!r}: expected between 0 and 1")
-    check_positive("resamples", resamples)
-    groups, count = cluster_groups(len(first), clusters)
-    gaps = np.bincount(groups, weights=first - second, minlength=count)
-    below = np.ones(len(first)) if weights is None else _checked("weights", weights)
+    below = np.ones_like(first) if weights is None else _checked("weights", weights)
     _check_same_length("a", first, "weights", below)
-    sizes = np.bincount(groups, weights=below, minlength=count)
-    rng = np.random.default_rng(seed)
-    shares = np.full(count, 1 / count)
-    draws = []
-    chunk = max(_WEIGHTS_AT_ONCE // count, 1)
-    for start in range(0, resamples, chunk):
-        times = rng.multinomial(count, shares, size=min(chunk, resamples - start))
-        draws.append((times @ gaps) / (times @ sizes))
-    low, high = np.quantile(np.concatenate(draws), [(1 - level) / 2, (1 + level) / 2])
+    interval = bootstrap_interval(
+        first - second, below, clusters, level, seed=seed, resamples=resamples
+    )
     total = float(below.sum())
     difference, scale = float((first - second).sum()) / total, abs(float(second.sum())) / total
     relative = difference / scale if scale > 0 else math.nan
-    return PairedDifference(difference, float(low), float(high), relative, level, len(first))
+    return PairedDifference(difference, interval.low, interval.high, relative, level, len(first))
+
+
+def cluster_groups(n: int, clusters: ArrayLike | None) -> tuple[NDArray[np.intp], int]:
+    """Return the cluster index of each case and the number of clusters.
+
+    Args:
+        n: N, number of cases.
+        clusters: (N,) labels, `None` when every case is its own cluster.
+
+    Raises:
+        ConfigurationError: Labels of another shape.
+    """
+    if clusters is None:
+        return np.arange(n), n
+    labels = np.asarray(clusters)
+    if labels.shape != (n,):
+        raise ConfigurationError(f"clusters of shape {labels.shape}: expected ({n},)")
+    names, groups = np.unique(labels, return_inverse=True)
+    return groups, len(names)
 
 
 def _checked(name: str, values: ArrayLike) -> NDArray[np.float64]:
@@ -184,12 +263,9 @@ def _check_same_length(
         )
 
 
-def cluster_groups(n: int, clusters: ArrayLike | None) -> tuple[NDArray[np.intp], int]:
-    """Return the cluster index of each case and the number of clusters."""
-    if clusters is None:
-        return np.arange(n), n
-    labels = np.asarray(clusters)
-    if labels.shape != (n,):
-        raise ConfigurationError(f"clusters of shape {labels.shape}: expected ({n},)")
-    names, groups = np.unique(labels, return_inverse=True)
-    return groups, len(names)
+def _check_denominators(values: NDArray[np.float64]) -> None:
+    """Raise `ConfigurationError` unless all are >= 0 and one is not zero."""
+    if values.min() < 0 or values.sum() == 0:
+        raise ConfigurationError(
+            f"denominators from {values.min()} to {values.max()}: expected >= 0 and a sum > 0"
+        )

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+from condvae.plots.calibration import plot_rank_ecdf, plot_rank_histograms
 from condvae.plots.compare_samplers import plot_samplers
 from condvae.plots.completions import CompletionExample, plot_completions
 from condvae.plots.curves import plot_metric_by_bin, plot_training
-from condvae.plots.labels import BINS, POOLED, MetricLabel, bin_label, format_value, metric_label
-from condvae.plots.style import figure_style, png_bytes, sampler_colour
+from condvae.plots.extremes import plot_extremes
+from condvae.plots.labels import (
+    BINS,
+    POOLED,
+    bin_label,
+    coverage_target,
+    direction_words,
+    format_interval,
+    format_value,
+    is_finite,
+    metric_label,
+    statistic_label,
+)
+from condvae.plots.reliability import plot_interval_coverage, plot_reliability
+from condvae.plots.style import SamplerStyle, figure_style, png_bytes, style_samplers
 
 __all__ = [
     "BINS",
     "POOLED",
     "CompletionExample",
-    "MetricLabel",
+    "SamplerStyle",
     "bin_label",
+    "coverage_target",
+    "direction_words",
     "figure_style",
+    "format_interval",
     "format_value",
+    "is_finite",
     "metric_label",
     "plot_completions",
+    "plot_extremes",
+    "plot_interval_coverage",
     "plot_metric_by_bin",
+    "plot_rank_ecdf",
+    "plot_rank_histograms",
+    "plot_reliability",
     "plot_samplers",
     "plot_training",
     "png_bytes",
-    "sampler_colour",
+    "statistic_label",
+    "style_samplers",
 ]

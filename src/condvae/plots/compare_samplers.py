@@ -9,13 +9,16 @@ from matplotlib.figure import Figure
 from condvae.configuration import ConfigurationError
 from condvae.plots.completions import MOST_COMPLETIONS, TOP, CompletionExample, describe_case
 from condvae.plots.image_grid import ImageGrid, check_same_size, deviation_ceiling
-from condvae.plots.style import figure_style, sampler_colour
+from condvae.plots.style import SamplerStyle, figure_style, style_samplers
 
 __all__ = ["plot_samplers"]
 
 
 def plot_samplers(
-    cases: Mapping[str, Sequence[CompletionExample]], *, title: str | None = None
+    cases: Mapping[str, Sequence[CompletionExample]],
+    *,
+    title: str | None = None,
+    styles: Mapping[str, SamplerStyle] | None = None,
 ) -> Figure:
     """Draw a block of rows per case, one row per sampler: completions, mean, standard deviation.
 
@@ -26,6 +29,7 @@ def plot_samplers(
         cases: Name of a sampler -> its examples. Every sampler has the same cases in the same
             order, one per bin as a rule.
         title: Heading of the figure.
+        styles: From `style_samplers`; by default made from the samplers of `cases`.
 
     Raises:
         ConfigurationError: No cases, different cases per sampler, or images of different shapes.
@@ -33,6 +37,7 @@ def plot_samplers(
     everything = [case for examples in cases.values() for case in examples]
     size = check_same_size([case.truth.shape for case in everything])
     _check_same_cases(cases)
+    styles = styles or style_samplers(list(cases))
     blocks = list(zip(*cases.values(), strict=True))
     shown = min(MOST_COMPLETIONS, max(len(case.completions) for case in everything))
     inner = [0.05] * (len(cases) - 1)
@@ -47,7 +52,7 @@ def plot_samplers(
         ceiling = deviation_ceiling([case.standard_deviation for case in everything])
         for index, block in enumerate(blocks):
             rows = dict(zip(cases, block, strict=True))
-            _draw_block(grid, index * len(cases), rows, shown, ceiling)
+            _draw_block(grid, index * len(cases), rows, shown, ceiling, styles)
         grid.draw_colourbar(shown + 3, ceiling)
         grid.label_figure(
             title or "The same observations, completed by each sampler",
@@ -64,6 +69,7 @@ def _draw_block(
     block: Mapping[str, CompletionExample],
     shown: int,
     ceiling: float,
+    styles: Mapping[str, SamplerStyle],
 ) -> None:
     """Draw the rows of one case; `block` maps samplers to their examples of it."""
     for position, (sampler, case) in enumerate(block.items()):
@@ -72,7 +78,7 @@ def _draw_block(
             grid.label_row(row, 0, describe_case(case))
             grid.draw_observation(row, 0, case.observation, case.mask)
             grid.draw_image(row, 1, case.truth)
-        grid.label_row(row, 2, [sampler], colour=sampler_colour(sampler, position))
+        grid.label_row(row, 2, [sampler], colour=styles[sampler].colour)
         for k, completion in enumerate(case.completions[:shown]):
             grid.draw_image(row, 2 + k, completion)
         grid.draw_image(row, 2 + shown, case.mean)

@@ -14,7 +14,14 @@ from condvae.plots.image_grid import ImageGrid, check_same_size, deviation_ceili
 from condvae.plots.labels import bin_label
 from condvae.plots.style import figure_style
 
-__all__ = ["MOST_COMPLETIONS", "TOP", "CompletionExample", "describe_case", "plot_completions"]
+__all__ = [
+    "MOST_COMPLETIONS",
+    "TOP",
+    "CompletionExample",
+    "describe_case",
+    "plot_completions",
+    "plot_rows",
+]
 
 MOST_COMPLETIONS = 8
 TOP = 1.4  # inches above the first row: title, three lines of note, headings
@@ -99,23 +106,44 @@ def plot_completions(cases: Sequence[CompletionExample], *, title: str | None = 
     Raises:
         ConfigurationError: No cases, or images of different shapes.
     """
-    size = check_same_size([case.truth.shape for case in cases])
-    shown = min(MOST_COMPLETIONS, max(len(case.completions) for case in cases))
     bins = [case.bin for case in cases]
     changes = [0.16 if bins[i] != bins[i - 1] else 0.05 for i in range(1, len(bins))]
+    lines = [describe_case(case) for case in cases]
+    return plot_rows(cases, lines, [TOP, *changes], title or "Completions of each observation")
+
+
+def plot_rows(
+    cases: Sequence[CompletionExample],
+    lines: Sequence[list[str]],
+    gaps: Sequence[float],
+    title: str,
+) -> Figure:
+    """Draw the rows of `plot_completions` with other texts and gaps.
+
+    Args:
+        cases: Cases with images of one shape.
+        lines: Text beside each row, its first line in bold.
+        gaps: Space above each row, inches; the first also holds title, note and headings.
+        title: Heading of the figure.
+
+    Raises:
+        ConfigurationError: No cases, or images of different shapes.
+    """
+    size = check_same_size([case.truth.shape for case in cases])
+    shown = min(MOST_COMPLETIONS, max(len(case.completions) for case in cases))
     with figure_style():
         columns = [1.6, 0.14, *[0.05] * (shown - 1), 0.14, 0.05, 0.14]
-        grid = ImageGrid(size, [TOP, *changes], columns, bottom=0.55, right=0.15)
+        grid = ImageGrid(size, gaps, columns, bottom=0.55, right=0.15)
         numbers = [f"Completion {k + 1}" for k in range(shown)]
         headings = ["Observation", *numbers, "Mean", "Standard\ndeviation", "Truth"]
         for column, heading in enumerate(headings):
             grid.label_column(column, heading)
         ceiling = deviation_ceiling([case.standard_deviation for case in cases])
         for row, case in enumerate(cases):
-            grid.label_row(row, 0, describe_case(case))
+            grid.label_row(row, 0, lines[row])
             _draw_row(grid, row, case, shown, ceiling)
         grid.draw_colourbar(shown + 2, ceiling)
-        grid.label_figure(title or "Completions of each observation", _note(cases, shown))
+        grid.label_figure(title, _note(cases, shown))
     return grid.figure
 
 

@@ -18,18 +18,20 @@ from condvae.plots.labels import (
     POOLED,
     axis_title,
     bin_label,
+    direction_words,
     format_value,
     is_finite,
     metric_label,
 )
-from condvae.plots.style import INK, MUTED, figure_style, sampler_colour, sampler_marker
+from condvae.plots.style import INK, MUTED, SamplerStyle, figure_style, style_samplers
 
-__all__ = ["plot_metric_by_bin", "plot_training"]
+__all__ = ["label_lines", "plot_metric_by_bin", "plot_training"]
 
 _Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 _COLOURS = {"train": "#0072B2", "validation": "#D55E00"}
 _SMOOTHED_FROM = 60  # points; shorter curves are drawn as they are
 _LABEL_HEIGHT = 0.15  # of the axes, for two lines of text
+_HEIGHT_PER_SAMPLER = 0.72  # inches of the figure, so that the labels of many lines fit
 
 
 def plot_training(history: Sequence[Mapping[str, Any]], *, loss_unit: str | None = None) -> Figure:
@@ -74,6 +76,7 @@ def plot_metric_by_bin(
     metric: str,
     *,
     reference: tuple[float, str] | None = None,
+    styles: Mapping[str, SamplerStyle] | None = None,
 ) -> Figure:
     """Draw a metric over the bins of the observed share, one line per sampler.
 
@@ -82,13 +85,15 @@ def plot_metric_by_bin(
 
     Args:
         rows: Rows of the tidy metrics table: ``metric, bin, sampler, value, standard_error`` and,
-            where known, ``n, k, extractor, low, high``. Rows of other metrics are left out.
+            where known, ``n, k, extractor, low, high, level``. Rows of other metrics are left out.
         metric: The metric to draw.
         reference: A value drawn as a dashed line, and its name.
+        styles: From `style_samplers`; by default made from the samplers of all rows.
 
     Raises:
         ConfigurationError: No row has a finite value of this metric in a bin.
     """
+    styles = styles or style_samplers([str(row["sampler"]) for row in rows])
     rows = [row for row in rows if row["metric"] == metric]
     drawn = [row for row in rows if row["bin"] != POOLED and is_finite(row["value"])]
     if not drawn:
@@ -96,14 +101,15 @@ def plot_metric_by_bin(
     label = metric_label(metric)
     samplers = list(dict.fromkeys(str(row["sampler"]) for row in drawn))
     with figure_style():
-        figure = Figure(figsize=(7.6, 4.4), dpi=120)
+        height = max(4.4, _HEIGHT_PER_SAMPLER * len(samplers))
+        figure = Figure(figsize=(7.6, height), dpi=120)
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
         axes = figure.add_subplot()
         ends = []
         for position, sampler in enumerate(samplers):
             own = [row for row in drawn if row["sampler"] == sampler]
             shift = 0.07 * (position - (len(samplers) - 1) / 2)  # bars must not hide each other
-            ends.append(_draw_sampler(axes, own, sampler, position, shift))
+            ends.append(_draw_sampler(axes, own, styles[sampler], shift))
         if reference is not None:
             _draw_reference(axes, *reference)
         scale = _finish_axes(axes, [float(row["value"]) for row in drawn], label.unit)
@@ -113,10 +119,11 @@ def plot_metric_by_bin(
             "color": MUTED,
             "linespacing": 1.35,
         }
-        axes.set_title(_subtitle(drawn, label.direction + scale), **style)
+        axes.set_title(_subtitle(drawn, direction_words(metric) + scale), **style)
         figure.suptitle(label.title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         texts = [_legend_text(rows, sampler) for sampler in samplers]
-        _label_lines(axes, ends, texts, samplers)
+        colours = [styles[sampler].colour for sampler in samplers]
+        label_lines(axes, ends, samplers, colours, texts)
     return figure
 
 
@@ -168,7 +175,7 @@ def _step_title(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _draw_sampler(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], sampler: str, position: int, shift: float
+    axes: Axes, rows: Sequence[Mapping[str, Any]], style: SamplerStyle, shift: float
 ) -> tuple[float, float]:
     """Draw one line with error bars; return the data coordinates of its end."""
     rows = sorted(rows, key=lambda row: BINS.index(row["bin"]))
@@ -179,8 +186,8 @@ def _draw_sampler(
         places,
         values,
         yerr=bars,
-        color=sampler_colour(sampler, position),
-        marker=sampler_marker(position),
+        color=style.colour,
+        marker=style.marker,
         markersize=6,
         capsize=3,
         elinewidth=1.2,
@@ -225,13 +232,16 @@ def _finish_axes(axes: Axes, values: Sequence[float], unit: str) -> str:
 
 def _subtitle(rows: Sequence[Mapping[str, Any]], direction: str) -> str:
     """What the figure needs to be read alone: direction, error bars, counts; below, features."""
-    parts = [direction, "bars: 95 % intervals"]
+    levels = [float(row["level"]) for row in rows if is_finite(row.get("level"))]
+    parts = [direction, f"bars: {100 * max(levels, default=0.95):.3g} % intervals"]
     for key, text in (("n", "n = {} per bin"), ("k", "K = {}")):
         found = [int(row[key]) for row in rows if is_finite(row.get(key))]
         if found:
             low, high = min(found), max(found)
             parts.append(text.format(low if low == high else f"{low}–{high}"))
     first = " · ".join(parts)
+    if metric_label(str(rows[0]["metric"])).source in ("likelihood", "pixels"):
+        return first
     extractors = [row["extractor"] for row in rows if isinstance(row.get("extractor"), str)]
     named = [name for name in dict.fromkeys(extractors) if name]
     return f"{first}\nfeatures: {', '.join(named)}" if named else first
@@ -244,44 +254,50 @@ def _legend_text(rows: Sequence[Mapping[str, Any]], sampler: str) -> str:
     return "all bins: –"
 
 
-def _label_lines(
+def label_lines(
     axes: Axes,
     ends: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    colours: Sequence[str],
     texts: Sequence[str],
-    samplers: Sequence[str],
 ) -> None:
-    """Name each line right of the axes, at the height of its end but without overlaps."""
+    """Name each line right of the axes, at the height of its end but without overlaps.
+
+    Args:
+        axes: With every line drawn and its scales set.
+        ends: Data coordinates of the last point of each line.
+        names: Written in bold.
+        colours: Of the lines.
+        texts: Written below the names.
+    """
     axes.get_ylim()  # settles the limits, on which the heights depend
     heights = [
         float(axes.transAxes.inverted().transform(axes.transData.transform(end))[1]) for end in ends
     ]
-    for position, (end, height) in enumerate(zip(ends, _spread(heights), strict=True)):
-        colour = sampler_colour(samplers[position], position)
+    gap = min(_LABEL_HEIGHT, 0.92 / max(1, len(ends)))
+    labels = zip(names, colours, texts, ends, _spread(heights, gap), strict=True)
+    for name, colour, text, end, height in labels:
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "alpha": 0.6}
         style: dict[str, Any] = {
             "color": colour,
             "textcoords": "axes fraction",
             "annotation_clip": False,
         }
-        axes.annotate(
-            samplers[position], end, (1.04, height + 0.01), va="bottom", weight="bold", **style
-        )
-        axes.annotate(
-            texts[position], end, (1.04, height), va="top", fontsize=8, arrowprops=None, **style
-        )
+        axes.annotate(name, end, (1.04, height + 0.01), va="bottom", weight="bold", **style)
+        axes.annotate(text, end, (1.04, height), va="top", fontsize=8, arrowprops=None, **style)
         axes.annotate("", end, (1.035, height), arrowprops=line, **style)
 
 
-def _spread(heights: Sequence[float]) -> list[float]:
-    """Move heights apart to at least `_LABEL_HEIGHT`, as little as needed, within [0, 1]."""
+def _spread(heights: Sequence[float], gap: float = _LABEL_HEIGHT) -> list[float]:
+    """Move heights apart to at least `gap`, as little as needed, within [0, 1]."""
     order = np.argsort(heights, kind="stable")
     placed = np.array(heights, dtype=np.float64)[order]
     for i in range(1, len(placed)):
-        placed[i] = max(placed[i], placed[i - 1] + _LABEL_HEIGHT)
-    ceiling = 1.0 - _LABEL_HEIGHT / 2
+        placed[i] = max(placed[i], placed[i - 1] + gap)
+    ceiling = 1.0 - gap / 2
     for i in reversed(range(len(placed))):
         placed[i] = min(placed[i], ceiling)
-        ceiling = placed[i] - _LABEL_HEIGHT
+        ceiling = placed[i] - gap
     result = np.empty_like(placed)
     result[order] = placed
     return [float(height) for height in result]

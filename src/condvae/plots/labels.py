@@ -3,100 +3,71 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from condvae.calibration import LEVELS
 from condvae.configuration import ConfigurationError
+from condvae.metrics.definitions import METRICS, MetricDefinition, coverage_metric
 
 __all__ = [
     "BINS",
     "POOLED",
-    "MetricLabel",
     "axis_title",
     "bin_label",
+    "coverage_target",
+    "direction_words",
+    "format_interval",
     "format_value",
     "is_finite",
     "metric_label",
+    "statistic_label",
 ]
 
 BINS = ("0_20", "20_40", "40_60", "60_80", "80_100")
 POOLED = "pooled"
 
 
-@dataclass(frozen=True)
-class MetricLabel:
-    """How a metric is written.
+_COVERAGE_TARGETS = {coverage_metric(level): level for level in LEVELS}
 
-    Attributes:
-        title: Name in words.
-        unit: Unit or scale of the values.
-        better: Direction of improvement; `None` where neither direction is better by itself.
-        meaning: One sentence that says what is measured.
-    """
-
-    title: str
-    unit: str
-    better: Literal["lower", "higher"] | None
-    meaning: str
-
-    @property
-    def direction(self) -> str:
-        """The direction of improvement in words, with an arrow."""
-        arrows = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
-        return arrows[self.better] if self.better else "neither direction is better by itself"
-
-
-_METRICS = {
-    "negative_elbo_nats_per_dim": MetricLabel(
-        "Negative evidence lower bound",
-        "nats per dimension",
-        "lower",
-        "Upper bound on the negative log-likelihood, per dimension.",
-    ),
-    "bound_bits_per_unobserved_dim": MetricLabel(
-        "Bound on −log p(unobserved | observed)",
-        "bits per unobserved dimension",
-        "lower",
-        "Upper bound on the code length of the true unobserved pixels given the observed ones; "
-        "a ratio of sums over the unobserved dimensions.",
-    ),
-    "frechet_distance": MetricLabel(
-        "Fréchet distance",
-        "squared feature distance",
-        "lower",
-        "Distance between Gaussians fitted to features of completions and of true images. It "
-        "compares collections of images and does not see whether a completion fits its "
-        "observation.",
-    ),
-    "perceptual_best_of_k": MetricLabel(
-        "Perceptual distance of the closest of K completions",
-        "feature distance",
-        "lower",
-        "Feature distance between the truth and the completion nearest to it. Over-confident "
-        "samplers can score well, so it is no test of calibration.",
-    ),
-    "perceptual_diversity": MetricLabel(
-        "Perceptual diversity",
-        "feature distance between completions",
-        None,
-        "Mean feature distance between pairs of completions of one observation. It should fall "
-        "as more is observed; the right amount is that of the true posterior.",
-    ),
-    "class_agreement": MetricLabel(
-        "Class agreement",
-        "share of completions",
-        "higher",
-        "Share of completions that a classifier assigns to the class of the true image.",
-    ),
+_STATISTICS = {
+    "hole_mean": "Mean of the hole",
+    "tarp_y_pixels": "Distance to reference of y, pixels",
+    "tarp_other_pixels": "Distance to reference of another y, pixels",
+    "tarp_y_features": "Distance to reference of y, features",
+    "tarp_other_features": "Distance to reference of another y, features",
+    "class_probability": "Log odds of the likeliest class",
+}
+_NUMBERED_STATISTICS = {
+    "pixel": "Random pixel",
+    "projection": "Random projection",
+    "feature_projection": "Feature projection",
 }
 
 
-def metric_label(metric: str) -> MetricLabel:
+def metric_label(metric: str) -> MetricDefinition:
     """Return the words of a metric; one that is not known is written under its own name."""
-    known = _METRICS.get(metric)
-    return known or MetricLabel(axis_title(metric), "value", None, "")
+    return METRICS.get(metric) or MetricDefinition(axis_title(metric), "value", None, "")
+
+
+def coverage_target(metric: str) -> float | None:
+    """The share that intervals of a calibrated sampler cover; `None` for any other metric."""
+    return _COVERAGE_TARGETS.get(metric)
+
+
+def direction_words(metric: str) -> str:
+    """Say which values of a metric are better: ``"↓ lower is better"``."""
+    target = coverage_target(metric)
+    return metric_label(metric).direction if target is None else f"calibrated: {target:.2f}"
+
+
+def statistic_label(name: str) -> str:
+    """Write the name of a rank statistic in words: ``"pixel_2"`` -> ``"Random pixel 2"``."""
+    kind, _, number = name.rpartition("_")
+    if number.isdigit() and kind in _NUMBERED_STATISTICS:
+        return f"{_NUMBERED_STATISTICS[kind]} {number}"
+    return _STATISTICS.get(name) or axis_title(name)
 
 
 def bin_label(bin_of_share: int | str) -> str:
@@ -147,8 +118,25 @@ def format_value(value: Any, standard_error: Any = None) -> str:
         return "–"
     if not (is_finite(standard_error) and standard_error > 0):
         return _minus(f"{value:.4g}")
-    decimals = max(0, 1 - math.floor(math.log10(standard_error)))
+    decimals = _decimals(standard_error)
     return _minus(f"{value:.{decimals}f} ± {standard_error:.{decimals}f}")
+
+
+def format_interval(value: Any, low: Any, high: Any, standard_error: Any = None) -> str:
+    """Write a number with its interval: ``"0.639 [0.598, 0.680]"``.
+
+    The decimals are those that a 95 % interval of this width supports. Without an interval the
+    number is written as `format_value` does.
+    """
+    if not (is_finite(value) and is_finite(low) and is_finite(high) and high > low):
+        return format_value(value, standard_error)
+    decimals = _decimals((high - low) / 3.92)
+    return _minus(f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]")
+
+
+def _decimals(standard_error: float) -> int:
+    """Decimals that show two significant digits of a standard error."""
+    return max(0, 1 - math.floor(math.log10(standard_error)))
 
 
 def _minus(text: str) -> str:

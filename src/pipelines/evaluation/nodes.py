@@ -4,42 +4,51 @@ from __future__ import annotations
 
 import json
 import logging
-import time
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 
 from condvae import evaluation as ev
-from condvae.configuration import ConfigurationError, read_config
+from condvae.configuration import read_config
 from condvae.data.store import open_images
 from condvae.files import fingerprint
 from condvae.images import to_nchw
-from condvae.metrics.cases import build_cases, read_cases, write_cases
+from condvae.metrics.cases import (
+    build_cases,
+    build_cases_of_every_image,
+    read_cases,
+    write_cases,
+)
 from condvae.metrics.feature_network import (
     load_feature_network,
     save_feature_network,
     train_feature_network,
 )
-from condvae.model_folder import load_posterior, read_card
+from condvae.model_folder import read_card
 from condvae.pretrained import resolve_posterior
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
+from pipelines.evaluation.judging import (
+    Outputs,
+    judge_samplers,
+    judge_source,
+    open_bench,
+    tabulate_judgements,
+)
 from pipelines.parameters import (
     EvaluationConfig,
     ManifestConfig,
     SamplingConfig,
+    ScoreConfig,
     WeightsConfig,
 )
-from pipelines.provenance import warn_of_seen_images
 
 log = logging.getLogger(__name__)
 
-EXAMPLES_PER_BIN = 2
 BUNDLED_POSTERIOR = "digits_inpainting"
 
 
@@ -72,7 +81,6 @@ def build_manifest(
     evaluation: dict[str, Any],
     masks: dict[str, Any],
     folders: dict[str, str],
-    *,
     size: str,
 ) -> dict[str, Any]:
     """Choose test images and masks, write them as a hashed manifest, describe it."""
@@ -80,21 +88,23 @@ def build_manifest(
     config: ManifestConfig = getattr(settings, size)
     images = open_images(Path(image_store["folder"]))
     rows = images.indices("test")
-    cases = build_cases(
-        rows.tolist(),
-        [images.records[row].sha256 for row in rows],
-        image_store["image_size"],
-        read_config(MaskConfig, masks, "masks"),
-        per_bin=config.cases_per_bin,
-        seed=settings.seed,
-        prefix=size,
-    )
+    masks_config = read_config(MaskConfig, masks, "masks")
+    hashes = [images.records[row].sha256 for row in rows]
+    where = (rows.tolist(), hashes, image_store["image_size"], masks_config)
+    if config.masks_per_image is not None:
+        cases = build_cases_of_every_image(
+            *where, masks_per_image=config.masks_per_image, seed=settings.seed, prefix=size
+        )
+    else:
+        per_bin = config.cases_per_bin or 0
+        cases = build_cases(*where, per_bin=per_bin, seed=settings.seed, prefix=size)
     path = Path(folders["evaluation"]) / f"cases_{size}.jsonl"
     return {
         "path": str(path),
         "sha256": write_cases(path, cases),
         "cases": len(cases),
         "completions": config.completions,
+        "size": size,
     }
 
 
@@ -143,78 +153,75 @@ def evaluate_samplers(
     feature_network: dict[str, Any],
     sampling: dict[str, Any],
     evaluation: dict[str, Any],
+    folders: dict[str, str],
     device: str,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any], dict[str, Any]]:
-    """Score every sampler on the manifest; return tables, example pictures and facts."""
-    config = read_config(EvaluationConfig, evaluation, "evaluation")
-    seed = config.seed
-    how = read_config(SamplingConfig, sampling, "sampling")
+) -> Outputs:
+    """Score every sampler on the manifest; return tables, example pictures, calibration and facts."""
+    settings = read_config(EvaluationConfig, evaluation, "evaluation")
+    config: ManifestConfig = getattr(settings, evaluation_manifest["size"])
+    bench = open_bench(image_store, evaluation_manifest, feature_network, settings, folders, device)
+    judged = judge_samplers(
+        bench,
+        config.samplers,
+        posterior,
+        read_config(SamplingConfig, sampling, "sampling"),
+        completions=config.completions,
+        bound_draws=config.bound_draws,
+        device=device,
+    )
+    return tabulate_judgements(bench, judged)
+
+
+def score_samples(
+    image_store: dict[str, Any],
+    posterior: dict[str, Any],
+    evaluation_manifest: dict[str, Any],
+    feature_network: dict[str, Any],
+    sampling: dict[str, Any],
+    evaluation: dict[str, Any],
+    score: dict[str, Any],
+    folders: dict[str, str],
+    device: str,
+) -> Outputs:
+    """Score completions of another system, and samplers of ours beside them where asked for."""
+    settings = read_config(EvaluationConfig, evaluation, "evaluation")
+    config = read_config(ScoreConfig, score, "score")
+    bench = open_bench(image_store, evaluation_manifest, feature_network, settings, folders, device)
+    size, channels = image_store["image_size"], image_store["channels"]
+    source = ev.FileSource(
+        config.samples or "",  # its presence is checked before the run
+        bench.cases,
+        size,
+        channels,
+        sha256=evaluation_manifest["sha256"],
+        manifest=config.manifest,
+    )
+    judged = {config.name: judge_source(bench, config.name, source, math.nan)}
+    if config.against:
+        judged |= judge_samplers(
+            bench,
+            config.against,
+            posterior,
+            read_config(SamplingConfig, sampling, "sampling"),
+            completions=source.completions,
+            bound_draws=(),
+            device=device,
+        )
+    return tabulate_judgements(bench, judged)
+
+
+def write_exchange(
+    image_store: dict[str, Any], evaluation_manifest: dict[str, Any], folders: dict[str, str]
+) -> dict[str, Any]:
+    """Write the cases of a manifest for another system to complete."""
     images = open_images(Path(image_store["folder"]))
     cases = read_cases(evaluation_manifest["path"], evaluation_manifest["sha256"])
-    rows = np.array([case.image_id for case in cases])
-    for case in cases:
-        if images.records[case.image_id].sha256 != case.image_sha256:
-            raise ConfigurationError(
-                f"{evaluation_manifest['path']}: case {case.case_id} was made for another image set"
-            )
-    truths = to_nchw(torch.from_numpy(images.pixels[rows]))
-    network, card = load_feature_network(feature_network["folder"], resolve_device(device))
-    labels = (
-        images.labels[rows] if images.labels is not None and card.task == "classifier" else None
-    )
-    trained = load_posterior(posterior["folder"], resolve_device(device))
-    warn_of_seen_images(f"posterior {posterior['folder']}", trained.card, image_store)
-    keep = [
-        i
-        for b in range(5)
-        for i in [n for n, case in enumerate(cases) if case.bin == b][:EXAMPLES_PER_BIN]
-    ]
-    scores, pictures, seconds = {}, {}, {}
-    for name in config.samplers:
-        bar = tracking.progress_bar(f"evaluating {name}", len(cases), unit="case")
-        started = time.perf_counter()
-        scores[name], pictures[name] = ev.score_sampler(
-            ev.make_sampler(name, trained, seed),
-            cases,
-            truths,
-            labels,
-            network,
-            completions=evaluation_manifest["completions"],
-            temperature=how.temperature,
-            seed=seed,
-            batch_size=how.batch_size,
-            keep=keep,
-            paste_observed=how.paste_observed or name == "prior",
-            progress=bar.update,
-        )
-        seconds[name] = time.perf_counter() - started
-        bar.close()
-    facts = {
-        "k": evaluation_manifest["completions"],
-        "temperature": how.temperature,
-        "extractor": card.extractor,
-        "seed": seed,
-        "manifest": evaluation_manifest["sha256"],
-    }
-    metrics = pd.DataFrame.from_records(ev.tabulate(scores, cases, facts))
-    comparisons = pd.DataFrame.from_records(
-        ev.compare(scores, cases, level=config.level, seed=seed)
-    )
-    names = image_store["class_names"]
-    shown = [cases[i] for i in keep]
-    examples: dict[str, Any] = {
-        "case_ids": np.array([case.case_id for case in shown]),
-        "bins": np.array([case.bin for case in shown]),
-        "labels": np.array(["" if labels is None else names[labels[i]] for i in keep]),
-        "masks": np.stack([case.mask for case in shown]),
-        "truths": images.pixels[rows[keep]],
-    }
-    for name, picture in pictures.items():
-        examples[f"completions/{name}"] = picture.completions
-        examples[f"mean/{name}"] = picture.mean
-        examples[f"standard_deviation/{name}"] = picture.standard_deviation
-    table = pd.DataFrame(ev.list_case_scores(scores, cases))
-    return metrics, metrics, comparisons, table, examples, {**facts, "seconds": seconds}
+    # A folder for each manifest: cases of an earlier one would stay beside the new ones.
+    name = f"exchange_{evaluation_manifest['size']}_{evaluation_manifest['sha256'][:12]}"
+    folder = Path(folders["evaluation"]) / name
+    sha256 = ev.export_cases(folder, cases, (images.pixels[case.image_id] for case in cases))
+    log.info("%d cases for another system in %s", len(cases), folder)
+    return {"folder": str(folder), "cases": len(cases), "sha256": sha256}
 
 
 def collect_facts(
@@ -225,17 +232,14 @@ def collect_facts(
     device: str,
 ) -> dict[str, Any]:
     """Gather what the report says about the run."""
-    card = read_card(posterior["folder"])
     resolved = resolve_device(device)
     return {
         "task": posterior["task"],
         "command": tracking.command(),
         **tracking.git_state(),
         "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else "cpu",
-        "seed": evaluation_facts["seed"],
-        "temperature": evaluation_facts["temperature"],
+        **{name: evaluation_facts[name] for name in ("seed", "temperature", "manifest")},
         "completions_per_case": evaluation_facts["k"],
-        "manifest": evaluation_facts["manifest"],
         "classifier_accuracy": feature_network["accuracy"]
         if feature_network["task"] == "classifier"
         else None,
@@ -244,12 +248,7 @@ def collect_facts(
             name: image_store[name]
             for name in ("name", "count", "channels", "image_size", "fingerprint")
         },
-        "model": {
-            "posterior_sha256": posterior["sha256"],
-            "parameters": card["parameters"],
-            "frozen_vae": posterior["vae"],
-            "frozen_vae_sha256": (card.get("weights_source") or {}).get("vae"),
-        },
+        **(_describe_model(posterior) if evaluation_facts["ours"] else {}),
         "extractor": {
             name: feature_network[name]
             for name in (
@@ -262,8 +261,20 @@ def collect_facts(
                 "sha256",
             )
         },
-        "seconds": {**tracking.stage_seconds(), "sampling": evaluation_facts["seconds"]},
+        **{name: evaluation_facts[name] for name in ("resizers", "extractor_hashes")},
+        "seconds": {**tracking.stage_seconds(), "samplers": evaluation_facts["seconds"]},
+        "seconds_per_case": evaluation_facts["seconds_per_case"],
         "peak_memory_mib": tracking.peak_memory_mib(),
-        "metric_definitions": ev.METRIC_DEFINITIONS,
         "sampler_definitions": ev.SAMPLER_DEFINITIONS,
     }
+
+
+def _describe_model(posterior: dict[str, Any]) -> dict[str, Any]:
+    card = read_card(posterior["folder"])
+    model = {
+        "posterior_sha256": posterior["sha256"],
+        "parameters": card["parameters"],
+        "frozen_vae": posterior["vae"],
+        "frozen_vae_sha256": (card.get("weights_source") or {}).get("vae"),
+    }
+    return {"model": model}

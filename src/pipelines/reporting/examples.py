@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from condvae.configuration import ConfigurationError
 from condvae.plots import CompletionExample
 
-__all__ = ["SAMPLER_ORDER", "read_examples"]
+__all__ = ["read_examples", "read_extremes"]
 
-SAMPLER_ORDER = ("ipa", "untrained", "prior")
 _SHARED = ("case_ids", "bins", "labels", "masks", "truths")
 
 
 def read_examples(
-    arrays: Mapping[str, np.ndarray], per_bin: int
+    arrays: Mapping[str, np.ndarray], per_bin: int, order: Sequence[str] = ()
 ) -> dict[str, list[CompletionExample]]:
     """Take the first cases of each bin, from little observed to much.
 
@@ -26,32 +25,63 @@ def read_examples(
             sampler s `completions/s` (K,N,H,W,C) uint8, `mean/s` and `standard_deviation/s`
             (N,H,W,C) floats in grey levels.
         per_bin: Most cases of a bin.
+        order: Samplers that come first, in this order; others follow as they are stored.
 
     Returns:
-        Sampler -> examples, the same cases for each; `ipa`, `untrained`, `prior` come first.
+        Sampler -> examples, the same cases for each.
 
     Raises:
         ConfigurationError: An array is missing or arrays do not fit together.
     """
+    samplers = _check_arrays(arrays)
+    bins = np.asarray(arrays["bins"])
+    chosen = [int(i) for b in np.unique(bins) for i in np.flatnonzero(bins == b)[:per_bin]]
+    # The sort is stable: samplers that are not named keep their order, behind the others.
+    places = {name: place for place, name in enumerate(order)}
+    samplers.sort(key=lambda name: places.get(name, len(places)))
+    return {s: [_read_example(arrays, s, index) for index in chosen] for s in samplers}
+
+
+def read_extremes(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[str, list[CompletionExample], list[float]]:
+    """Take the best and the worst cases of one sampler.
+
+    Args:
+        arrays: As for `read_examples` with one sampler and 2M cases, the M best first and the worst
+            last, and `scores` (2M,), their CRPS per unobserved value.
+
+    Returns:
+        Sampler, its cases in the order given, and their scores.
+
+    Raises:
+        ConfigurationError: An array is missing, arrays do not fit together, or there are several
+            samplers.
+    """
+    samplers = _check_arrays(arrays, "scores")
+    if len(samplers) > 1:
+        raise ConfigurationError(f"extremes of {', '.join(samplers)}: expected one sampler")
+    cases = [_read_example(arrays, samplers[0], i) for i in range(len(arrays["case_ids"]))]
+    return samplers[0], cases, [float(score) for score in arrays["scores"]]
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], *further: str) -> list[str]:
+    """Return the samplers of arrays that are complete and fit together."""
     prefix = "completions/"
     samplers = [key.removeprefix(prefix) for key in arrays if key.startswith(prefix)]
+    shared = (*_SHARED, *further)
     needed = [f"{part}/{s}" for s in samplers for part in ("mean", "standard_deviation")]
-    missing = [key for key in (*_SHARED, *needed) if key not in arrays]
+    missing = [key for key in (*shared, *needed) if key not in arrays]
     if missing or not samplers:
         missing = missing or [f"{prefix}<sampler>"]
         raise ConfigurationError(
             f"examples lack {', '.join(missing)}; found {', '.join(sorted(arrays)) or 'nothing'}"
         )
-    counts = {key: len(arrays[key]) for key in _SHARED} | {key: len(arrays[key]) for key in needed}
+    counts = {key: len(arrays[key]) for key in (*shared, *needed)}
     counts |= {prefix + s: arrays[prefix + s].shape[1] for s in samplers}
     if len(set(counts.values())) > 1:
         raise ConfigurationError(f"examples hold different numbers of cases: {counts}")
-    bins = np.asarray(arrays["bins"])
-    chosen = [int(i) for b in np.unique(bins) for i in np.flatnonzero(bins == b)[:per_bin]]
-    # The sort is stable: samplers of other names keep their order, behind the known ones.
-    order = {name: place for place, name in enumerate(SAMPLER_ORDER)}
-    samplers.sort(key=lambda name: order.get(name, len(order)))
-    return {s: [_read_example(arrays, s, index) for index in chosen] for s in samplers}
+    return samplers
 
 
 def _read_example(arrays: Mapping[str, np.ndarray], sampler: str, index: int) -> CompletionExample:

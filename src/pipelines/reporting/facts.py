@@ -10,7 +10,9 @@ from condvae.configuration import ConfigurationError
 __all__ = ["check_facts", "list_facts"]
 
 # Shown in places of their own.
-_NOT_LISTED = ("command", "metric_definitions", "sampler_definitions")
+_NOT_LISTED = ("command", "sampler_definitions")
+# What these hold is keyed by names of samplers and extractors, which are written as they are.
+_BY_NAME = ("resizers", "extractor_hashes", "samplers", "seconds_per_case")
 
 
 def check_facts(run_facts: Mapping[str, Any]) -> None:
@@ -18,9 +20,9 @@ def check_facts(run_facts: Mapping[str, Any]) -> None:
 
     Args:
         run_facts: `task` and `command` (the command that makes these numbers again) are required.
-            Known besides: `data`, `classifier_accuracy`, `loss_unit`, `manifest`, and
-            `metric_definitions`, `sampler_definitions` (name -> text). Everything else is listed
-            as it is; mappings become groups.
+            Known besides: `data`, `classifier_accuracy`, `loss_unit`, `manifest`, `extractor`
+            (`name, sha256, resizer`) and `sampler_definitions` (name -> text). Everything else is
+            listed as it is; mappings become groups.
 
     Raises:
         ConfigurationError: A required fact is missing.
@@ -40,18 +42,20 @@ def list_facts(run_facts: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, 
             continue
         if isinstance(value, Mapping):
             lines = groups.setdefault(_words(key).capitalize(), [])
-            lines.extend(_flatten(value))
+            lines.extend(_flatten(value, by_name=key in _BY_NAME))
         else:
             groups["Run"].append((_words(key), _text(value)))
     return [(heading, lines) for heading, lines in groups.items() if lines]
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flatten(
+    values: Mapping[str, Any], prefix: str = "", by_name: bool = False
+) -> list[tuple[str, str]]:
     lines = []
     for key, value in values.items():
-        name = f"{prefix}{_words(str(key))}"
+        name = prefix + (str(key) if by_name else _words(str(key)))
         if isinstance(value, Mapping):
-            lines.extend(_flatten(value, f"{name} · "))
+            lines.extend(_flatten(value, f"{name} · ", key in _BY_NAME))
         else:
             lines.append((name, _text(value)))
     return lines

@@ -11,9 +11,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from condvae.plots import metric_label
+from condvae.plots import bin_label, coverage_target, metric_label
+from pipelines.reporting.calibration_figures import RANKS
 from pipelines.reporting.facts import list_facts
-from pipelines.reporting.tables import MetricTable, describe_comparisons, tabulate_metrics
+from pipelines.reporting.tables import GROUPS, describe_comparisons, tabulate_metrics
+from pipelines.reporting.trust import describe_trust, list_verdict_columns
 
 __all__ = ["render_page"]
 
@@ -32,12 +34,41 @@ _CAPTIONS = {
         "for completions that ignore what is observed (a break at the border of the mask, another "
         "class) and for completions that are all alike although the observation leaves doubt.",
     ),
+    "extremes.png": (
+        "Best and worst cases",
+        "The cases of the evaluation with the lowest and the highest CRPS, the mean error of the "
+        "completions' distribution of each unobserved value. Good cases are often easy ones: "
+        "compare the observed shares. In a bad case look whether the truth is missing among the "
+        "completions (too narrow or wrong) or one of several that the observation allows.",
+    ),
+    "coverage.png": (
+        "Coverage of intervals",
+        "Left: the share of true unobserved values inside central intervals of the completions, "
+        "against the level of the interval. Right: 90 % intervals by observed share. A calibrated "
+        "sampler lies on the dashed line; below it completions are too alike or biased, above it "
+        "too different.",
+    ),
+    "calibration_ecdf.png": (
+        "Distribution of ranks",
+        "The same ranks without bins. A curve of a calibrated sampler stays within the band.",
+    ),
+    "reliability.png": (
+        "Reliability of classes",
+        "When a share c of the completions of an image falls into one class, a calibrated sampler "
+        "is right about the class in a share c of such images. Points should lie inside the grey "
+        "bars: few images scatter around the diagonal even for an exact sampler.",
+    ),
     "training.png": (
         "Training",
         "The loss should fall and level off. A validation curve that rises while the training "
         "curve falls means that the model has begun to memorise the training images.",
     ),
 }
+_RANKS_CAPTION = (
+    "Given the observation, truth and completions of a calibrated sampler are exchangeable, so the "
+    "rank of the truth among them is uniform for every statistic. Each panel is one statistic; bars "
+    "should stay within the band. Other samplers stand in the table of verdicts only."
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +85,7 @@ def render_page(
     figures: Mapping[str, bytes],
     metrics: pd.DataFrame,
     comparisons: pd.DataFrame,
+    calibration: Mapping[str, Mapping[str, Any]],
     run_facts: Mapping[str, Any],
 ) -> str:
     """Return the page as HTML that refers to no other file and runs no script.
@@ -62,6 +94,7 @@ def render_page(
         figures: File name -> PNG bytes, see `draw_figures_node`.
         metrics: The tidy table.
         comparisons: Paired differences, see `describe_comparisons`.
+        calibration: Sampler -> what `condvae.evaluation.assess_calibration` returns.
         run_facts: Facts, see `check_facts`.
     """
     environment = jinja2.Environment(
@@ -71,48 +104,51 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    tables = tabulate_metrics(metrics)
+    tables = tabulate_metrics(metrics, run_facts)
     shown = {name: _make_figure(name, content) for name, content in figures.items()}
+    definitions = run_facts.get("sampler_definitions") or {}
+    levels = _unique(f"{100 * level:.3g} %" for table in tables for level in table.card.level)
     return environment.get_template("report.html.jinja2").render(
         task=run_facts["task"],
         data=_name_of(run_facts.get("data")),
         command=run_facts["command"],
         figures=shown,
+        groups=GROUPS,
         tables=tables,
         samplers=_unique(sampler for table in tables for sampler in table.pooled),
+        level=", ".join(levels),
+        trust=describe_trust(calibration, metrics, definitions),
+        verdict_columns=[bin_label(name) for name in list_verdict_columns(calibration)],
+        rank_figures=[name for name in figures if name.startswith(RANKS)],
         comparisons=describe_comparisons(comparisons),
-        definitions=_define_metrics(tables, run_facts.get("metric_definitions") or {}),
-        sampler_definitions=run_facts.get("sampler_definitions") or {},
+        sampler_definitions=definitions,
         facts=list_facts(run_facts),
     )
 
 
 def _make_figure(name: str, content: bytes) -> _Figure:
-    metric = name.removeprefix("metric_").removesuffix(".png")
-    title, caption = _CAPTIONS.get(name, (metric_label(metric).title, _metric_caption(metric)))
+    if name.startswith(RANKS):
+        title, caption = "Ranks of the truth", _RANKS_CAPTION
+    else:
+        metric = name.removeprefix("metric_").removesuffix(".png")
+        title, caption = _CAPTIONS.get(name, (metric_label(metric).title, _metric_caption(metric)))
     source = "data:image/png;base64," + base64.b64encode(content).decode()
     return _Figure(name, title, caption, source)
 
 
 def _metric_caption(metric: str) -> str:
     """What to look at in the figure of a metric."""
-    label = metric_label(metric)
-    if label.better is None:
-        return f"{label.meaning} The bars are 95 % intervals.".strip()
+    better = metric_label(metric).better
+    if coverage_target(metric) is not None:
+        first = "The line nearer to the dashed one is the better calibrated sampler in that bin."
+    elif better is None:
+        return "The bars are intervals of single values."
+    else:
+        first = f"The {better} line is the better sampler in that bin."
     return (
-        f"The {label.better} line is the better sampler in that bin. The bars are 95 % intervals "
-        "of single values; whether two samplers differ is told by the paired comparison."
+        f"{first} The bars are intervals of single values; whether two samplers differ is told by "
+        "the paired comparison, where there is one."
     )
-
-
-def _define_metrics(
-    tables: list[MetricTable], given: Mapping[str, str]
-) -> list[tuple[str, str, str]]:
-    """Key, title and definition of each metric shown; definitions of the run come first."""
-    return [
-        (table.metric, table.label.title, given.get(table.metric, table.label.meaning))
-        for table in tables
-    ]
 
 
 def _name_of(data: Any) -> str:

@@ -17,7 +17,14 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
         [
             Node(
                 draw_figures_node,
-                inputs=["metrics", "examples", "training_history", "run_facts"],
+                inputs=[
+                    "metrics",
+                    "examples",
+                    "extremes",
+                    "calibration",
+                    "training_history",
+                    "run_facts",
+                ],
                 outputs="report_figures",
                 name="draw_figures_node",
             ),
@@ -27,6 +34,7 @@ def create_pipeline(**kwargs: Any) -> Pipeline:
                     "report_figures",
                     "metrics",
                     "comparisons",
+                    "calibration",
                     "run_facts",
                     "params:folders",
                 ],

@@ -10,9 +10,22 @@ from typing import Any
 import pandas as pd
 
 from condvae.configuration import ConfigurationError
-from condvae.plots import BINS, POOLED, MetricLabel, bin_label, format_value, metric_label
+from condvae.metrics.definitions import METRICS, MetricDefinition
+from condvae.plots import (
+    BINS,
+    POOLED,
+    bin_label,
+    coverage_target,
+    direction_words,
+    format_interval,
+    format_value,
+    is_finite,
+    metric_label,
+)
+from pipelines.reporting.cards import MetricCard, make_card
 
 __all__ = [
+    "GROUPS",
     "Comparison",
     "MetricTable",
     "check_metrics",
@@ -20,6 +33,11 @@ __all__ = [
     "tabulate_metrics",
 ]
 
+GROUPS = {
+    "calibration": "Calibration",
+    "proper": "Proper scores",
+    "other": "Other metrics",
+}
 _COLUMNS = ("metric", "bin", "sampler", "value", "standard_error", "n")
 
 
@@ -30,20 +48,27 @@ class MetricTable:
     Attributes:
         metric: Key of the metric.
         label: Its words.
+        group: Key of `GROUPS`.
+        direction: Which values are better, in words.
         headings: One per bin, then all bins.
-        rows: Sampler and its cells.
+        rows: Sampler and its cells, values with standard errors.
         counts: Number of cases per column.
-        pooled: Sampler -> cell over all bins.
-        notes: What the values were computed with.
+        pooled: Sampler -> cell over all bins, value with interval.
+        ranking: Samplers with a value over all bins, from best to worst; empty for a metric without
+            a direction.
+        card: What the values were computed with.
     """
 
     metric: str
-    label: MetricLabel
+    label: MetricDefinition
+    group: str
+    direction: str
     headings: list[str]
     rows: list[tuple[str, list[str]]]
     counts: list[str]
     pooled: dict[str, str]
-    notes: list[str]
+    ranking: list[str]
+    card: MetricCard
 
 
 @dataclass(frozen=True)
@@ -75,8 +100,8 @@ def check_metrics(metrics: pd.DataFrame, run_facts: Mapping[str, Any]) -> None:
     """Refuse a table whose values do not belong together.
 
     Args:
-        metrics: Columns `metric, bin, sampler, value, standard_error, n`, and where known
-            `k, temperature, extractor, seed, manifest`; one row per metric, bin and sampler.
+        metrics: Columns `metric, bin, sampler, value, standard_error, n`, and where known `low, high,
+            level, k, temperature, extractor, seed, manifest`; one row per metric, bin and sampler.
         run_facts: `manifest`, where present, is the one the values must come from.
 
     Raises:
@@ -103,39 +128,66 @@ def check_metrics(metrics: pd.DataFrame, run_facts: Mapping[str, Any]) -> None:
         )
 
 
-def tabulate_metrics(metrics: pd.DataFrame) -> list[MetricTable]:
-    """Make one table per metric, in the order of the rows."""
+def tabulate_metrics(metrics: pd.DataFrame, run_facts: Mapping[str, Any]) -> list[MetricTable]:
+    """Make one table per metric: coverage first, then proper scores, then all others.
+
+    Args:
+        metrics: The tidy table, see `check_metrics`.
+        run_facts: Facts for the cards, see `pipelines.reporting.cards.make_card`.
+    """
+    found = [str(metric) for metric in metrics["metric"].drop_duplicates()]
+    places = {metric: i for i, metric in enumerate(dict.fromkeys((*METRICS, *found)))}
+    found.sort(key=lambda metric: (list(GROUPS).index(_group(metric)), places[metric]))
     return [
-        _tabulate_metric(str(metric), metrics[metrics["metric"] == metric])
-        for metric in metrics["metric"].drop_duplicates()
+        _tabulate_metric(metric, metrics[metrics["metric"] == metric], run_facts)
+        for metric in found
     ]
 
 
-def _tabulate_metric(metric: str, rows: pd.DataFrame) -> MetricTable:
+def _group(metric: str) -> str:
+    if coverage_target(metric) is not None:
+        return "calibration"
+    return "proper" if metric_label(metric).proper else "other"
+
+
+def _tabulate_metric(metric: str, rows: pd.DataFrame, run_facts: Mapping[str, Any]) -> MetricTable:
     columns = [name for name in (*BINS, POOLED) if name in set(rows["bin"])]
-    samplers = [str(name) for name in rows["sampler"].drop_duplicates()]
+    records = [(str(row["sampler"]), row["bin"], row) for row in rows.to_dict("records")]
     cells = {
-        (str(sampler), name): format_value(value, error)
-        for sampler, name, value, error in zip(
-            rows["sampler"], rows["bin"], rows["value"], rows["standard_error"], strict=True
-        )
+        (sampler, name): format_value(row["value"], row["standard_error"])
+        for sampler, name, row in records
     }
-    counts = [_join(rows.loc[rows["bin"] == name, "n"]) or "–" for name in columns]
-    names = {"extractor": "features", "k": "K", "temperature": "temperature", "seed": "seed"}
-    notes = [
-        f"{text}: {_join(rows[column])}"
-        for column, text in names.items()
-        if column in rows and _join(rows[column])
-    ]
+    pooled = {sampler: row for sampler, name, row in records if name == POOLED}
     return MetricTable(
         metric=metric,
         label=metric_label(metric),
+        group=_group(metric),
+        direction=direction_words(metric),
         headings=[bin_label(name) for name in columns],
-        rows=[(s, [cells.get((s, name), "–") for name in columns]) for s in samplers],
-        counts=counts,
-        pooled={s: cells[s, POOLED] for s in samplers if (s, POOLED) in cells},
-        notes=notes,
+        rows=[
+            (sampler, [cells.get((sampler, name), "–") for name in columns])
+            for sampler in dict.fromkeys(sampler for sampler, _, _ in records)
+        ],
+        counts=[_join(rows.loc[rows["bin"] == name, "n"]) or "–" for name in columns],
+        pooled={
+            sampler: format_interval(
+                row["value"], row.get("low"), row.get("high"), row["standard_error"]
+            )
+            for sampler, row in pooled.items()
+        },
+        ranking=_rank_samplers(metric, {s: row["value"] for s, row in pooled.items()}),
+        card=make_card(metric, rows, run_facts),
     )
+
+
+def _rank_samplers(metric: str, values: Mapping[str, Any]) -> list[str]:
+    target, better = coverage_target(metric), metric_label(metric).better
+    finite = {sampler: float(value) for sampler, value in values.items() if is_finite(value)}
+    if target is not None:
+        return sorted(finite, key=lambda sampler: abs(finite[sampler] - target))
+    if better is None:
+        return []
+    return sorted(finite, key=lambda sampler: finite[sampler], reverse=better == "higher")
 
 
 def describe_comparisons(comparisons: pd.DataFrame) -> list[Comparison]:
@@ -183,7 +235,7 @@ def _difference_text(row: Mapping[Any, Any]) -> str:
     return f"{a} {word} than {b} by {numbers}"
 
 
-def _verdict(row: Mapping[Any, Any], label: MetricLabel) -> str:
+def _verdict(row: Mapping[Any, Any], label: MetricDefinition) -> str:
     if label.better is None or not math.isfinite(float(row["difference"])):
         return ""
     word = _side(float(row["low"]), float(row["high"]))

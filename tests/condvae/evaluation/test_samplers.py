@@ -3,7 +3,7 @@ import torch
 
 from condvae.conditional import ConditionalModel
 from condvae.configuration import ConfigurationError
-from condvae.evaluation import SAMPLER_DEFINITIONS, make_sampler
+from condvae.evaluation import SAMPLER_DEFINITIONS, make_sampler, split_temperature
 
 
 @pytest.fixture
@@ -101,3 +101,22 @@ def test_making_samplers_does_not_change_the_posterior(posterior):
     for name in SAMPLER_DEFINITIONS:
         make_sampler(name, posterior, 0)
     assert all(torch.equal(value, before[name]) for name, value in weights(posterior).items())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ipa", ("ipa", 0.9)),
+        ("ipa_t0.7", ("ipa", 0.7)),
+        ("prior_t1", ("prior", 1.0)),
+        ("untrained_t12.50", ("untrained", 12.5)),
+    ],
+)
+def test_a_name_may_carry_a_temperature(name, expected):
+    assert split_temperature(name, 0.9) == expected
+
+
+@pytest.mark.parametrize("name", ["ipa_t", "ipa_t-1", "ipa_t.7", "ipa_t0.7x", "other_t0.7", ""])
+def test_other_names_are_no_samplers(name):
+    with pytest.raises(ConfigurationError, match="expected one of ipa, untrained, prior"):
+        split_temperature(name, 1.0)

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from condvae.configuration import ConfigurationError
-from condvae.metrics.cases import EvaluationCase, build_cases, read_cases, write_cases
+from condvae.metrics.cases import (
+    EvaluationCase,
+    build_cases,
+    build_cases_of_every_image,
+    read_cases,
+    write_cases,
+)
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.tasks.masks import bin_of
 
@@ -54,6 +60,35 @@ def test_images_are_chosen_at_random():
     assert max(rows) > 800
     assert rows != sorted(rows)
     assert rows != [case.image_id for case in build(range(1000), 10, seed=1)]
+
+
+def build_all(rows, masks_per_image, seed=0):
+    rows = list(rows)
+    hashes = [sha(row) for row in rows]
+    settings = {"masks_per_image": masks_per_image, "seed": seed}
+    return build_cases_of_every_image(rows, hashes, 12, MaskConfig(), **settings)
+
+
+@pytest.mark.parametrize("masks", [1, 3, 5])
+def test_every_image_comes_behind_masks_of_different_bins(masks):
+    cases = build_all(range(50, 87), masks)
+    assert len(cases) == 37 * masks
+    counts = np.bincount([case.bin for case in cases])
+    assert len(counts) == 5
+    assert counts.max() - counts.min() <= 1
+    for row in range(50, 87):
+        own = [case for case in cases if case.image_id == row]
+        assert len(own) == masks == len({case.bin for case in own})
+        assert {case.image_sha256 for case in own} == {sha(row)}
+    assert [case.image_id for case in cases] != sorted(case.image_id for case in cases)
+    assert fields(cases[4]) == fields(build_all(range(50, 87), masks)[4])
+    assert fields(cases[4]) != fields(build_all(range(50, 87), masks, seed=1)[4])
+
+
+@pytest.mark.parametrize("masks", [0, 6])
+def test_an_image_cannot_have_more_masks_than_bins(masks):
+    with pytest.raises(ConfigurationError, match=f"masks_per_image = {masks}: expected 1 to 5"):
+        build_all(range(4), masks)
 
 
 def test_ids_are_stable_and_different():

@@ -12,7 +12,7 @@ import torch_fidelity
 from condvae.configuration import ConfigurationError
 from condvae.metrics.extraction import extract_features
 from condvae.metrics.fidelity_extractor import register_with_torch_fidelity
-from condvae.metrics.frechet import frechet_distance
+from condvae.metrics.frechet import frechet_distance, frechet_infinity
 
 
 def exact_sample(n, mean, root, seed):
@@ -77,6 +77,7 @@ def test_weighting_rows_is_repeating_them():
         rows = np.repeat(np.arange(30), generator.multinomial(30, np.full(30, 1 / 30)))
         values.append(frechet_distance(a[rows], b[rows], resamples=0).value)
     assert score.standard_error == pytest.approx(np.std(values, ddof=1), rel=1e-9)
+    assert score.resamples == pytest.approx(values, rel=1e-9)
 
 
 def test_paired_rows_are_resampled_together():
@@ -95,6 +96,67 @@ def test_the_seed_fixes_the_standard_error():
     first = frechet_distance(a, b, resamples=20, seed=1)
     assert first == frechet_distance(a, b, resamples=20, seed=1)
     assert first.standard_error != frechet_distance(a, b, resamples=20, seed=2).standard_error
+
+
+def test_few_rows_are_taken_when_forced():
+    a, b = np.random.default_rng(10).normal(size=(2, 5, 4))
+    forced = frechet_distance(a, b, resamples=0, force=True, extractor="net")
+    assert forced.value > 0
+    assert (forced.n, forced.extractor) == (5, "net")
+
+
+def test_bias_falls_as_one_over_n_and_is_taken_out_by_extrapolation():
+    generator = np.random.default_rng(11)
+    plain, extrapolated = {}, {}
+    for n in (80, 320):
+        scores = []
+        for _ in range(30):
+            a, b = generator.normal(size=(2, n, 4))
+            scores.append(
+                (
+                    frechet_distance(a, b, resamples=0).value,
+                    frechet_infinity(a, b, extractor="x", paired=False, repeats=2).value,
+                )
+            )
+        plain[n], extrapolated[n] = np.array(scores).T
+    assert plain[80].mean() == pytest.approx(4 * plain[320].mean(), rel=0.25)
+    for values, biased in ((extrapolated[n], plain[n]) for n in plain):
+        assert values.mean() == pytest.approx(0, abs=3 * values.std() / math.sqrt(30))
+        assert abs(values.mean()) < 0.2 * biased.mean()
+
+
+def test_extrapolation_finds_the_distance_of_gaussians():
+    sd, mean = np.array([2.0, 0.5, 1.0]), np.array([0.0, 1.0, -1.0])
+    expected = (mean**2).sum() + ((sd - 1) ** 2).sum()
+    generator = np.random.default_rng(12)
+    scores = [
+        frechet_infinity(
+            generator.normal(mean, sd, size=(150, 3)),
+            generator.normal(size=(150, 3)),
+            extractor="x",
+            paired=False,
+            repeats=10 if i < 8 else 2,
+        )
+        for i in range(60)
+    ]
+    values = np.array([score.value for score in scores])
+    assert values.mean() == pytest.approx(expected, abs=3 * values.std() / math.sqrt(60))
+    errors = [score.standard_error for score in scores[:8]]
+    assert np.mean(errors) == pytest.approx(values.std(), rel=0.35)
+    assert scores[0].settings == {"parts": 5, "repeats": 10}
+    assert scores[0].n == 150
+
+
+def test_extrapolation_keeps_images_together():
+    generator = np.random.default_rng(13)
+    images = np.repeat(np.arange(40), 5)
+    a, b = generator.normal(size=(2, 40, 2)) + np.array([1.0, 0.0])[:, None, None]
+    a, b = (x[images] + 0.01 * generator.normal(size=(200, 2)) for x in (a, b))
+    clustered = frechet_infinity(a, b, extractor="x", clusters=images)
+    naive = frechet_infinity(a, b, extractor="x")
+    assert clustered.standard_error > 1.5 * naive.standard_error
+    assert clustered.value < naive.value  # five times fewer images have five times the bias
+    assert clustered == frechet_infinity(a, b, extractor="x", clusters=images)
 
 
 class Images(torch.utils.data.Dataset):
@@ -171,3 +233,18 @@ def test_a_registered_network_does_not_change_with_the_original(trained):
 def test_bad_features_are_refused(a, b, options, message):
     with pytest.raises(ConfigurationError, match=message):
         frechet_distance(a, b, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((127, 32), {}, "127 rows .* 32 dimensions: .* at least 128"),
+        ((7, 1), {}, "7 independent images"),
+        ((16, 1), {"clusters": np.repeat(np.arange(4), 4)}, "4 independent images"),
+        ((16, 1), {"repeats": 0}, "repeats = 0"),
+    ],
+)
+def test_too_little_to_extrapolate_is_refused(shape, options, message):
+    a, b = np.random.default_rng(0).normal(size=(2, *shape))
+    with pytest.raises(ConfigurationError, match=message):
+        frechet_infinity(a, b, extractor="x", **options)

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from condvae.configuration import ConfigurationError
 from condvae.metrics.extraction import extract_features
-from condvae.metrics.perceptual import best_of_k, mean_pairwise_distance, perceptual_embedding
+from condvae.metrics.perceptual import (
+    best_of_k,
+    embedding_distances,
+    faithfulness_weighted_variance,
+    mean_pairwise_distance,
+    perceptual_embedding,
+)
 
 LAYERS = ("block1", "block2", "block3")
 
 
-def slow_distance(first, second):
+def slow_distance(first, second, weights=None):
     """Equation 1 of Zhang et al. 2018, position by position, for two images' layer maps (C,H,W)."""
     total = 0.0
     for name in first:
@@ -22,7 +30,7 @@ def slow_distance(first, second):
                 u, v = a[:, row, column], b[:, row, column]
                 u = u / np.linalg.norm(u) if u.any() else u
                 v = v / np.linalg.norm(v) if v.any() else v
-                layer += ((u - v) ** 2).sum()
+                layer += ((1 if weights is None else weights[name]) * (u - v) ** 2).sum()
         total += layer / (height * width)
     return total
 
@@ -50,6 +58,18 @@ def test_squared_distance_of_embeddings_is_equation_one():
             assert measured == pytest.approx(slow_distance(first, second), abs=1e-5)
 
 
+def test_channel_weights_weight_squared_differences():
+    maps = random_maps(4)
+    weights = {"two": np.array([0.0, 3.0, 1.0]), "one": np.array([1.0, 0.5, 0.0, 2.0, 7.0])}
+    embedded = perceptual_embedding(maps, weights)
+    for i in range(4):
+        first, second = ({k: v[n] for k, v in maps.items()} for n in (i, 0))
+        expected = slow_distance(first, second, weights)
+        assert ((embedded[i] - embedded[0]) ** 2).sum() == pytest.approx(expected, abs=1e-5)
+    ones = {name: np.ones(values.shape[1]) for name, values in maps.items()}
+    np.testing.assert_array_equal(perceptual_embedding(maps, ones), perceptual_embedding(maps))
+
+
 def test_distances_known_by_hand():
     first = np.zeros((1, 2, 3, 3), dtype=np.float32)
     second = first.copy()
@@ -69,6 +89,37 @@ def test_best_of_k_is_the_least_distance():
     np.testing.assert_allclose(best_of_k(samples, truths), expected, rtol=1e-12)
     samples[4, 2] = truths[2]
     assert best_of_k(samples, truths)[2] == 0
+
+
+def test_embedding_distances_are_those_of_each_sample():
+    generator = np.random.default_rng(4)
+    samples, references = generator.normal(size=(3, 5, 7)), generator.normal(size=(5, 7))
+    expected = ((samples - references) ** 2).sum(2)
+    np.testing.assert_allclose(embedding_distances(samples, references), expected, rtol=1e-12)
+
+
+def test_best_of_more_is_never_worse():
+    samples, truths = np.random.default_rng(5).normal(size=(100, 20, 3)), np.zeros((20, 3))
+    values = [best_of_k(samples[:k], truths).mean() for k in (1, 10, 100)]
+    assert values[0] > values[1] > values[2]  # so K is part of the number
+
+
+def test_faithfulness_weighted_variance_by_hand():
+    to_truth = np.array([[0.0, 0.2], [0.08, 0.5]])
+    to_mean = np.array([[0.3, 0.1], [0.4, 0.2]])
+    expected = [
+        0.3 + math.exp(-0.08 / 0.08) * 0.4,
+        math.exp(-0.2 / 0.08) * 0.1 + math.exp(-0.5 / 0.08) * 0.2,
+    ]
+    np.testing.assert_allclose(
+        faithfulness_weighted_variance(to_truth, to_mean, sigma=0.2), expected, rtol=1e-12
+    )
+    wide = faithfulness_weighted_variance(to_truth, to_mean, sigma=1e6)
+    np.testing.assert_allclose(wide, to_mean.sum(0), rtol=1e-6)  # every sample counts
+    collapsed = faithfulness_weighted_variance(to_truth, np.zeros((2, 2)), sigma=0.2)
+    np.testing.assert_array_equal(collapsed, 0)
+    far = faithfulness_weighted_variance(to_truth + 10, to_mean, sigma=0.01)
+    np.testing.assert_array_equal(far, 0)  # and does not overflow
 
 
 def test_mean_pairwise_distance_is_the_mean_over_pairs():
@@ -109,9 +160,29 @@ def test_noise_moves_images_away(trained, digits):
             lambda: perceptual_embedding({"a": np.ones((2, 1, 1, 1)), "b": np.ones((3, 1, 1, 1))}),
             "same number of images",
         ),
-        (lambda: best_of_k(np.ones((2, 3, 4)), np.ones((2, 4))), r"truths of shape \(2, 4\)"),
+        (lambda: best_of_k(np.ones((2, 3, 4)), np.ones((2, 4))), r"references of shape \(2, 4\)"),
         (lambda: best_of_k(np.ones((3, 4)), np.ones((3, 4))), r"expected \(S, N, E\)"),
         (lambda: mean_pairwise_distance(np.ones((1, 3, 4))), "S >= 2"),
+        (
+            lambda: perceptual_embedding({"a": np.ones((2, 3, 1, 1))}, {"b": np.ones(3)}),
+            "weights of b: expected those of a",
+        ),
+        (
+            lambda: perceptual_embedding({"a": np.ones((2, 3, 1, 1))}, {"a": np.ones(2)}),
+            r"layer a of shape \(2,\)",
+        ),
+        (
+            lambda: perceptual_embedding({"a": np.ones((2, 3, 1, 1))}, {"a": np.array([1, -1, 1])}),
+            "all >= 0",
+        ),
+        (
+            lambda: faithfulness_weighted_variance(np.ones((2, 3)), np.ones((3, 2)), 1.0),
+            r"\(2, 3\) and \(3, 2\)",
+        ),
+        (
+            lambda: faithfulness_weighted_variance(np.ones((2, 3)), np.ones((2, 3)), 0.0),
+            "sigma = 0.0",
+        ),
     ],
 )
 def test_bad_shapes_are_refused(call, message):

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from condvae.configuration import ConfigurationError
-from condvae.metrics.scores import mean_score, paired_difference, ratio_of_sums
+from condvae.metrics.scores import (
+    bootstrap_interval,
+    mean_score,
+    paired_difference,
+    ratio_of_sums,
+)
 
 
 def test_mean_by_hand():
@@ -95,6 +100,56 @@ def test_interval_covers_as_often_as_it_says_only_with_clusters():
     assert covered_without / 250 < 0.75
 
 
+def test_cases_of_an_image_move_together():
+    # Every image's cases add up to 2 over 2 values, whichever images are drawn.
+    values, images = np.tile([5.0, -3.0], 30), np.repeat(range(30), 2)
+    together = bootstrap_interval(values, clusters=images, seed=0)
+    assert (together.low, together.high) == (pytest.approx(1), pytest.approx(1))
+    apart = bootstrap_interval(values, seed=0)
+    assert apart.low < 0.5 < 1.5 < apart.high
+
+
+def test_interval_of_a_ratio_covers_as_often_as_it_says_only_with_images():
+    generator = np.random.default_rng(6)
+    covered, covered_without = 0, 0
+    for repetition in range(250):
+        # Images with 1 to 9 cases of different sizes, errors shared within an image; ratio 3.
+        images = np.repeat(range(60), generator.integers(1, 10, size=60))
+        below = generator.integers(10, 200, size=len(images)).astype(float)
+        above = below * (generator.gamma(3, size=60)[images] + generator.normal(size=len(images)))
+        result = bootstrap_interval(above, below, images, 0.9, seed=repetition, resamples=300)
+        covered += result.low <= 3 <= result.high
+        result = bootstrap_interval(above, below, level=0.9, seed=repetition, resamples=300)
+        covered_without += result.low <= 3 <= result.high
+    assert covered / 250 == pytest.approx(0.88, abs=0.05)
+    assert covered_without / 250 < 0.7
+
+
+def test_interval_agrees_with_the_standard_error():
+    generator = np.random.default_rng(7)
+    images = np.repeat(range(200), 3)
+    below = generator.integers(1, 9, size=600)
+    above = below + generator.normal(size=200)[images]
+    interval = bootstrap_interval(above, below, images, 0.6827, seed=0, resamples=5000)
+    score = ratio_of_sums(above, below, images)
+    assert (interval.high - interval.low) / 2 == pytest.approx(score.standard_error, rel=0.05)
+    assert interval.level == 0.6827
+
+
+def test_paired_difference_has_the_interval_of_its_differences():
+    a, b, weights = np.random.default_rng(8).gamma(2, size=(3, 40))
+    images = np.repeat(range(10), 4)
+    paired = paired_difference(a, b, images, 0.8, seed=3, weights=weights, resamples=100)
+    interval = bootstrap_interval(a - b, weights, images, 0.8, seed=3, resamples=100)
+    assert (paired.low, paired.high) == (interval.low, interval.high)
+    assert paired.difference == pytest.approx((a - b).sum() / weights.sum())
+
+
+def test_images_in_which_nothing_counts_do_not_break_the_interval():
+    interval = bootstrap_interval([6.0, 0.0, 0.0], [2.0, 0.0, 0.0], seed=0)
+    assert (interval.low, interval.high) == (3, 3)
+
+
 def test_the_seed_fixes_the_interval():
     a, b = np.random.default_rng(5).normal(size=(2, 30))
     assert paired_difference(a, b, seed=1) == paired_difference(a, b, seed=1)
@@ -114,6 +169,15 @@ def test_the_seed_fixes_the_interval():
         (lambda: paired_difference([1.0], [1.0, 2.0], seed=0), "1 a and 2 b"),
         (lambda: paired_difference([1.0], [1.0], level=95, seed=0), "level = 95"),
         (lambda: paired_difference([1.0], [1.0], seed=0, resamples=0), "resamples = 0"),
+        (
+            lambda: paired_difference([1.0], [1.0], seed=0, weights=[1.0, 2.0]),
+            "1 a and 2 weights",
+        ),
+        (lambda: bootstrap_interval([1.0], [0.0], seed=0), "denominators from 0.0 to 0.0"),
+        (lambda: bootstrap_interval([1.0], [1.0, 2.0], seed=0), "1 numerators and 2 denominators"),
+        (lambda: bootstrap_interval([math.inf], seed=0), r"numerators\[0\] = inf"),
+        (lambda: bootstrap_interval([1.0, 2.0], clusters=[1], seed=0), r"clusters of shape \(1,\)"),
+        (lambda: bootstrap_interval([1.0], seed=0, level=0.0), "level = 0.0"),
     ],
 )
 def test_bad_values_are_refused(call, message):

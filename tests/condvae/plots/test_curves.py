@@ -6,7 +6,7 @@ import pytest
 from condvae.configuration import ConfigurationError
 from condvae.plots import BINS, plot_metric_by_bin, plot_training, png_bytes
 from condvae.plots.curves import _spread
-from condvae.plots.labels import axis_title, bin_label, format_value, metric_label
+from condvae.plots.labels import axis_title, bin_label, format_value
 
 
 def metric_rows(metric="perceptual_best_of_k", samplers=("ipa", "prior"), **fields):
@@ -93,6 +93,22 @@ def test_figure_of_a_metric_can_be_read_alone():
     assert axes.get_ylabel() == "Feature distance"
 
 
+def test_level_of_the_intervals_is_named_and_pixels_are_no_features():
+    rows = metric_rows("crps_per_unobserved_dim", level=0.9, extractor="pixels")
+    text = texts(plot_metric_by_bin(rows, "crps_per_unobserved_dim"))
+    assert "bars: 90 % intervals" in text
+    assert "features" not in text
+
+
+def test_colours_belong_to_samplers_whichever_have_the_metric():
+    rows = metric_rows(samplers=("lama", "mat")) + metric_rows("recall", samplers=("mat",))
+    colours = {
+        metric: plot_metric_by_bin(rows, metric).axes[0].containers[-1].lines[0].get_color()
+        for metric in ("perceptual_best_of_k", "recall")
+    }
+    assert len(set(colours.values())) == 1
+
+
 def test_scale_is_logarithmic_only_when_positive_values_span_much():
     rows = metric_rows()
     assert plot_metric_by_bin(rows, "perceptual_best_of_k").axes[0].get_yscale() == "linear"
@@ -119,8 +135,9 @@ def test_metric_without_values_is_refused():
         plot_metric_by_bin(metric_rows("frechet_distance", value=math.nan), "frechet_distance")
 
 
-def test_labels_of_lines_never_overlap_or_leave_the_figure():
-    rows = metric_rows(samplers=tuple("abcdef"), value=1.0)
+@pytest.mark.parametrize("samplers", ["abcdef", "abcdefghi"])
+def test_labels_of_lines_never_overlap_or_leave_the_figure(samplers):
+    rows = metric_rows(samplers=tuple(samplers), value=1.0)
     figure = plot_metric_by_bin(rows, "perceptual_best_of_k")
     png_bytes(figure)  # settles the layout
     boxes = [t.get_window_extent() for t in figure.axes[0].texts if t.get_text()]
@@ -222,5 +239,3 @@ def test_titles_carry_units():
     assert axis_title("train/bits_per_dim") == "Bits per dim"
     assert axis_title("validation/bound_bits_per_dim") == "Bound (bits per dim)"
     assert axis_title("images_per_second") == "Images per second"
-    assert metric_label("crps").title == "Crps"
-    assert metric_label("crps").direction == "neither direction is better by itself"

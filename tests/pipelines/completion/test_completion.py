@@ -154,8 +154,9 @@ class Catalog:
         self.complete = complete
 
     def load(self, name):
-        assert name == "params:complete"
-        return self.complete
+        sizes = {"quick": {"completions": 3, "cases_per_bin": 1}}
+        evaluation = {**sizes, "full": sizes["quick"]}
+        return {"params:complete": self.complete, "params:evaluation": evaluation}[name]
 
 
 def test_only_the_pipeline_complete_needs_pictures(tmp_path):

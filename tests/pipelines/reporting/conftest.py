@@ -6,6 +6,8 @@ does so half of the time, "prior" by chance only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from condvae.plots import BINS, POOLED
 
 K = 10
 MANIFEST = "3f" * 32
+EXTRACTOR = "digits_classifier_f2_abababab"
 HIT_RATES = {"ipa": 0.8, "untrained": 0.4, "prior": 0.0}
 
 
@@ -53,8 +56,9 @@ def examples() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def metrics() -> pd.DataFrame:
-    """All six metrics; the Fréchet distance is missing in one bin."""
+    """Seven metrics with intervals; the Fréchet distance is missing in one bin."""
     levels = {
+        "posterior_coverage": (0.9, 0.01, {"ipa": 0.0, "untrained": -0.3, "prior": -0.05}),
         "negative_elbo_nats_per_dim": (2.1, 0.02, {"ipa": 0.0, "untrained": 0.35, "prior": 0.4}),
         "bound_bits_per_unobserved_dim": (2.9, 0.04, {"ipa": 0.0, "untrained": 0.9, "prior": 1.1}),
         "frechet_distance": (9.0, 0.6, {"ipa": 0.0, "untrained": 6.0, "prior": 30.0}),
@@ -62,7 +66,11 @@ def metrics() -> pd.DataFrame:
         "perceptual_diversity": (0.3, 0.006, {"ipa": 0.0, "untrained": 0.02, "prior": 0.1}),
         "class_agreement": (0.55, 0.018, {"ipa": 0.2, "untrained": 0.05, "prior": -0.2}),
     }
-    slopes = {"class_agreement": 0.1, "negative_elbo_nats_per_dim": -0.01}
+    slopes = {
+        "posterior_coverage": 0.0,
+        "class_agreement": 0.1,
+        "negative_elbo_nats_per_dim": -0.01,
+    }
     rows = []
     for metric, (level, error, offsets) in levels.items():
         slope = slopes.get(metric, -0.2 * level)
@@ -76,11 +84,75 @@ def metrics() -> pd.DataFrame:
                 row["value"] = float("nan") if lost else value
                 row["standard_error"] = error / (2.2 if pooled else 1.0)
                 rows.append(row | {"n": 500 if pooled else 100, "k": K, "temperature": 1.0})
-    table = pd.DataFrame(rows).assign(seed=0, manifest=MANIFEST)
+    table = pd.DataFrame(rows).assign(seed=0, manifest=MANIFEST, level=0.95)
+    half = 1.96 * table["standard_error"]
     learned = ["frechet_distance", "perceptual_best_of_k", "perceptual_diversity"]
     return table.assign(
-        extractor=np.where(table["metric"].isin(learned), "digits classifier, second layer", "")
+        low=table["value"] - half,
+        high=table["value"] + half,
+        extractor=np.where(table["metric"].isin(learned), EXTRACTOR, "pixels"),
     )
+
+
+@pytest.fixture(scope="session")
+def extremes(examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Two best and two worst cases of "ipa"."""
+    chosen = [12, 13, 0, 1]
+    arrays = {key: examples[key][chosen] for key in ("case_ids", "bins", "labels", "masks")}
+    arrays |= {key: examples[key][chosen] for key in ("truths", "mean/ipa")}
+    arrays["standard_deviation/ipa"] = examples["standard_deviation/ipa"][chosen]
+    arrays["completions/ipa"] = examples["completions/ipa"][:, chosen]
+    return arrays | {"scores": np.array([0.5, 0.75, 60.0, 72.5])}
+
+
+@pytest.fixture(scope="session")
+def calibration() -> dict[str, dict[str, Any]]:
+    """ "ipa" is calibrated, as far as few images tell; the others are not."""
+    points = np.arange(1, 10) / 10
+    found = {}
+    for sampler, counts in (("ipa", [10, 10]), ("untrained", [18, 2]), ("prior", [3, 17])):
+        good = sampler == "ipa"
+        verdict: dict[str, Any] = {
+            "words": ["calibrated at this n"] if good else ["too narrow", "biased"],
+            "summary": "",
+            "n": 20,
+            "rejected": [] if good else ["pixel_1", "tarp_y_pixels"],
+            "visible_bias": None,
+            "visible_spread": None,
+        }
+        seen = verdict | {"n": 100, "visible_bias": 0.4, "visible_spread": 1.5}
+        tests = [
+            {
+                "name": name,
+                "n": 20,
+                "draws": 9,
+                "counts": counts,
+                "p_value": 0.5 if good else 1e-4,
+                "adjusted_p_value": 1.0 if good else 2e-4,
+                "bias": 0.0,
+                "spread": 1.0,
+                "ecdf": {
+                    "points": points.tolist(),
+                    "ecdf": points.tolist(),
+                    "low": np.maximum(points - 0.3, 0).tolist(),
+                    "high": np.minimum(points + 0.3, 1).tolist(),
+                    "level": 0.95,
+                },
+            }
+            for name in ("pixel_1", "tarp_y_pixels")
+        ]
+        coverage = [
+            {"group": g, "level": x, "value": x, "standard_error": 0.01, "n": 100}
+            for g in (*BINS, POOLED)
+            for x in (0.5, 0.9)
+        ]
+        found[sampler] = {
+            "verdicts": {BINS[0]: verdict, BINS[4]: verdict, POOLED: seen},
+            "tests": tests,
+            "coverage": coverage,
+            "classes": None,
+        }
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -133,6 +205,7 @@ def run_facts() -> dict[str, object]:
         "temperature": 1.0,
         "K": K,
         "manifest": MANIFEST,
-        "metric_definitions": {"frechet_distance": "Distance defined by the run <itself>."},
-        "sampler_definitions": {"prior": "Draws that ignore the observation, then pasted."},
+        "extractor": {"extractor": "digits_classifier_f2", "sha256": "ab" * 32},
+        "resizers": {EXTRACTOR: "none"},
+        "sampler_definitions": {"prior": "Draws that ignore y <itself>, then pasted."},
     }

@@ -1,0 +1,364 @@
+"""Judge sources of completions on the cases of one manifest."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from condvae import evaluation as ev
+from condvae.configuration import ConfigurationError
+from condvae.data.store import PreparedImages, open_images
+from condvae.files import fingerprint
+from condvae.images import to_nchw
+from condvae.metrics.cases import EvaluationCase, read_cases
+from condvae.metrics.feature_network import load_feature_network
+from condvae.model_folder import load_posterior
+from condvae.training.acceleration import resolve_device
+from pipelines import tracking
+from pipelines.parameters import EvaluationConfig, SamplingConfig
+from pipelines.provenance import warn_of_seen_images
+
+__all__ = [
+    "Bench",
+    "Judgement",
+    "compare_runs",
+    "judge_samplers",
+    "judge_source",
+    "open_bench",
+    "tabulate_judgements",
+]
+
+log = logging.getLogger(__name__)
+
+EXAMPLES_PER_BIN = 2
+EXTREMES = 5
+# Part of the name of every folder of intermediate scores: raise it when scores change their meaning.
+SCORING_VERSION = 1
+
+Outputs = tuple[
+    pd.DataFrame,
+    pd.DataFrame,
+    pd.DataFrame,
+    pd.DataFrame,
+    dict[str, Any],
+    dict[str, Any],
+    dict[str, Any],
+    dict[str, Any],
+]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every source is judged by.
+
+    Attributes:
+        images: The image set.
+        cases: N cases.
+        rows: (N,) their rows in the image set.
+        truths: uint8 (N,C,H,W).
+        labels: (N,) true classes, None where they are not known or the network tells none apart.
+        extractors: Give features, distances and classes.
+        calibrator: Ranks truths among completions.
+        settings: Level and seed.
+        identity: Hash of all of these.
+        facts: ``seed, manifest, extractors`` for tables.
+        image_store: Description of the image set.
+        folder: Where intermediate scores go.
+    """
+
+    images: PreparedImages
+    cases: tuple[EvaluationCase, ...]
+    rows: NDArray[np.int64]
+    truths: Tensor
+    labels: NDArray[np.int64] | None
+    extractors: ev.Extractors
+    calibrator: ev.Calibrator
+    settings: EvaluationConfig
+    identity: str
+    facts: dict[str, Any]
+    image_store: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One source's scores and how it drew.
+
+    Attributes:
+        source: Of the completions.
+        scores: Case by case.
+        temperature: Of the latents; nan where that means nothing.
+        seconds: What scoring took in this process.
+        cases: How many were scored in this process; scores of the others were kept from before.
+    """
+
+    source: ev.CompletionSource
+    scores: ev.CaseScores
+    temperature: float
+    seconds: float
+    cases: int
+
+
+def open_bench(
+    image_store: dict[str, Any],
+    evaluation_manifest: dict[str, Any],
+    feature_network: dict[str, Any],
+    settings: EvaluationConfig,
+    folders: Mapping[str, str],
+    device: str,
+) -> Bench:
+    """Read cases, truths, labels and feature network, and check that they belong together.
+
+    Raises:
+        ConfigurationError: A case was made for another image set.
+    """
+    images = open_images(Path(image_store["folder"]))
+    cases = read_cases(evaluation_manifest["path"], evaluation_manifest["sha256"])
+    rows = np.array([case.image_id for case in cases])
+    for case in cases:
+        if images.records[case.image_id].sha256 != case.image_sha256:
+            raise ConfigurationError(
+                f"{evaluation_manifest['path']}: case {case.case_id} was made for another image set"
+            )
+    network, card = load_feature_network(feature_network["folder"], resolve_device(device))
+    known = images.labels is not None and card.task == "classifier"
+    truths = to_nchw(torch.from_numpy(images.pixels[rows]))
+    # At random: the first rows of a file may all be of one class.
+    training = np.random.default_rng(settings.seed).permutation(images.indices("train"))
+    most = ev.largest_bank(truths[0].numel())
+    bank = to_nchw(torch.from_numpy(images.pixels[np.sort(training[:most])]))
+    resolved, folder = resolve_device(device), feature_network["folder"]
+    extractors = ev.Extractors(
+        network,
+        settings.fidelity.load(folder, card.extractor, resolved),
+        settings.perceptual.load(folder, card.extractor, resolved),
+    )
+    facts: dict[str, Any] = {
+        "extractors": {
+            "features": extractors.fidelity.name,
+            "perceptual": extractors.perceptual.name,
+            "classes": card.extractor,
+        },
+        "seed": settings.seed,
+        "manifest": evaluation_manifest["sha256"],
+    }
+    return Bench(
+        images,
+        cases,
+        rows,
+        truths,
+        images.labels[rows] if known and images.labels is not None else None,
+        extractors,
+        ev.Calibrator(cases, truths, bank, network, settings.seed),
+        settings,
+        fingerprint(
+            {
+                **facts,
+                "network": card.sha256,
+                "data": images.fingerprint,
+                "version": SCORING_VERSION,
+            }
+        ),
+        facts,
+        image_store,
+        Path(folders["evaluation"]) / "scores",
+    )
+
+
+def judge_source(
+    bench: Bench, name: str, source: ev.CompletionSource, temperature: float
+) -> Judgement:
+    """Score one source, going on where an earlier attempt has stopped."""
+    identity = fingerprint({"bench": bench.identity, "source": source.identity})
+    started = time.perf_counter()
+    bar = tracking.progress_bar(f"evaluating {name}", len(bench.cases), unit="case")
+    folder = ev.ChunkFolder(bench.folder / f"{name}-{identity[:12]}")
+    scores = ev.score_cases(
+        source,
+        bench.cases,
+        bench.truths,
+        bench.labels,
+        bench.extractors,
+        calibrator=bench.calibrator,
+        folder=folder,
+        progress=bar.update,
+    )
+    bar.close()
+    return Judgement(source, scores, temperature, time.perf_counter() - started, folder.cases_saved)
+
+
+def tabulate_judgements(bench: Bench, judged: Mapping[str, Judgement]) -> Outputs:
+    """Make every table and picture array of an evaluation; the first source is the reference."""
+    level, seed = bench.settings.level, bench.settings.seed
+    scores = {name: judgement.scores for name, judgement in judged.items()}
+    rows = []
+    for name, judgement in judged.items():
+        facts = {
+            **bench.facts,
+            "k": judgement.source.completions,
+            "temperature": judgement.temperature,
+        }
+        rows += ev.tabulate({name: judgement.scores}, bench.cases, facts, level=level)
+    metrics = pd.DataFrame.from_records(rows)
+    reference = next(iter(judged))
+    table = pd.DataFrame(ev.list_case_scores(scores, bench.cases))
+    compared = ev.compare(scores, bench.cases, level=level, seed=seed, reference=reference)
+    if bench.settings.compare_with is not None:
+        compared += compare_runs(table, bench.settings.compare_with, level, seed)
+    comparisons = pd.DataFrame.from_records(compared, columns=ev.COMPARISON_COLUMNS)
+    calibration = {
+        name: ev.assess_calibration(
+            judgement.scores,
+            bench.cases,
+            bench.labels,
+            completions=judgement.source.completions,
+            classes=len(bench.image_store["class_names"]),
+            seed=seed,
+        )
+        for name, judgement in judged.items()
+    }
+    for name, found in calibration.items():
+        log.info("%s: %s", name, found["verdicts"]["pooled"]["summary"])
+    first = judged[reference]
+    facts = {
+        **bench.facts,
+        "resizers": {
+            extractor.name: extractor.resizer
+            for extractor in (bench.extractors.fidelity, bench.extractors.perceptual)
+        },
+        "extractor_hashes": {
+            extractor.name: extractor.sha256
+            for extractor in (bench.extractors.fidelity, bench.extractors.perceptual)
+            if extractor.sha256
+        },
+        "reference": reference,
+        "ours": any(isinstance(j.source, ev.PosteriorSource) for j in judged.values()),
+        "k": first.source.completions,
+        # JSON has no nan.
+        "temperature": first.temperature if math.isfinite(first.temperature) else None,
+        "seconds": {name: judgement.seconds for name, judgement in judged.items()},
+        "seconds_per_case": {
+            name: judgement.seconds / judgement.cases
+            for name, judgement in judged.items()
+            if judgement.cases
+        },
+    }
+    examples = _draw_pictures(bench, judged, _first_of_each_bin(bench))
+    extreme, crps = _extreme_cases(first)
+    extremes = _draw_pictures(bench, {reference: first}, extreme) | {"scores": crps}
+    return metrics, metrics, comparisons, table, examples, extremes, calibration, facts
+
+
+def compare_runs(table: pd.DataFrame, path: str, level: float, seed: int) -> list[dict[str, Any]]:
+    """Compare every sampler with its scores in the case table `path` of an earlier run."""
+    try:
+        earlier = pd.read_parquet(path)
+    except ValueError as error:
+        raise ConfigurationError(f"evaluation.compare_with = {path!r}: {error}") from error
+    lacking = [str(name) for name in table if name not in earlier]
+    if lacking:
+        raise ConfigurationError(
+            f"evaluation.compare_with = {path!r}: no column {', '.join(lacking)}; expected the "
+            "cases.parquet of another run"
+        )
+    rows: list[dict[str, Any]] = []
+    columns = [{str(k): t[k].to_numpy() for k in table} for t in (table, earlier)]
+    for name in table["sampler"].unique():
+        if name in set(earlier["sampler"]):
+            found = ev.compare_case_tables(
+                *columns, sampler_a=name, sampler_b=name, level=level, seed=seed
+            )
+            rows += [row | {"sampler_b": f"{name} (earlier run)"} for row in found]
+    return rows
+
+
+def _first_of_each_bin(bench: Bench) -> list[int]:
+    numbers: list[int] = []
+    for b in range(5):
+        numbers += [n for n, case in enumerate(bench.cases) if case.bin == b][:EXAMPLES_PER_BIN]
+    return numbers
+
+
+def _extreme_cases(judgement: Judgement) -> tuple[list[int], NDArray[np.float64]]:
+    """The best cases, best first, and the worst, worst last; and their CRPS per unobserved value."""
+    name = "crps_per_unobserved_dim"
+    crps = judgement.scores.values[name] / judgement.scores.weights[name]
+    order = np.argsort(crps, kind="stable")
+    most = min(EXTREMES, len(order) // 2)
+    chosen = np.concatenate([order[:most], order[len(order) - most :]])
+    return chosen.tolist(), crps[chosen]
+
+
+def _draw_pictures(
+    bench: Bench, judged: Mapping[str, Judgement], chosen: list[int]
+) -> dict[str, Any]:
+    """Arrays of chosen cases for the figures of the report."""
+    shown = [bench.cases[i] for i in chosen]
+    labels, names = bench.labels, bench.image_store["class_names"]
+    arrays: dict[str, Any] = {
+        "case_ids": np.array([case.case_id for case in shown]),
+        "bins": np.array([case.bin for case in shown]),
+        "labels": np.array(["" if labels is None else names[labels[i]] for i in chosen]),
+        "masks": np.stack([case.mask for case in shown]),
+        "truths": bench.images.pixels[bench.rows[chosen]],
+    }
+    for name, judgement in judged.items():
+        drawn = ev.draw_examples(judgement.source, bench.cases, bench.truths, chosen)
+        arrays[f"completions/{name}"] = drawn.completions
+        arrays[f"mean/{name}"] = drawn.mean
+        arrays[f"standard_deviation/{name}"] = drawn.standard_deviation
+    return arrays
+
+
+def judge_samplers(
+    bench: Bench,
+    names: Sequence[str],
+    posterior: dict[str, Any],
+    how: SamplingConfig,
+    *,
+    completions: int,
+    bound_draws: tuple[int, ...],
+    device: str,
+) -> dict[str, Judgement]:
+    """Score samplers of ours.
+
+    Args:
+        bench: What they are judged by.
+        names: See `condvae.evaluation.split_temperature`. A sampler with a temperature of its own
+            gets no likelihood scores: they do not depend on it.
+        posterior: Description of the trained posterior.
+        how: Temperature of the others, batch size.
+        completions: Per case.
+        bound_draws: Of the importance-weighted bound of the first sampler.
+        device: Where to compute.
+    """
+    trained = load_posterior(posterior["folder"], resolve_device(device))
+    warn_of_seen_images(f"posterior {posterior['folder']}", trained.card, bench.image_store)
+    judged = {}
+    for number, name in enumerate(names):
+        kind, temperature = ev.split_temperature(name, how.temperature)
+        draws: tuple[int, ...] | None = bound_draws if number == 0 else ()
+        source = ev.PosteriorSource(
+            ev.make_sampler(kind, trained, bench.settings.seed),
+            bench.cases,
+            bench.truths,
+            completions,
+            temperature,
+            bench.settings.seed,
+            how.batch_size,
+            draws if name == kind else None,
+            f"{posterior['sha256']}/{kind}",
+        )
+        judged[name] = judge_source(bench, name, source, temperature)
+    return judged

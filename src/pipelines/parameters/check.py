@@ -1,0 +1,135 @@
+"""Check every parameter before any work starts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from condvae.configuration import ConfigurationError, check_choice, read_config
+from condvae.data.config import DataConfig
+from condvae.pretrained import find_model, read_cards, resolve_posterior
+from condvae.tasks.mask_sampling import MaskConfig
+from condvae.training.acceleration import resolve_device
+from condvae.training.config import TrainingConfig
+from condvae.training.start import StartConfig, was_started_from
+from condvae.vdvae.architecture import architecture_named
+from pipelines.parameters.completion import CompleteConfig
+from pipelines.parameters.evaluation import EvaluationConfig, ScoreConfig
+from pipelines.parameters.model import (
+    FoldersConfig,
+    ModelConfig,
+    SamplingConfig,
+    TaskConfig,
+    VerifyConfig,
+    WeightsConfig,
+)
+
+__all__ = ["check_parameters"]
+
+RECIPES = ("tuned", "published")
+
+_SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "folders": FoldersConfig,
+    "weights": WeightsConfig,
+    "model": ModelConfig,
+    "task": TaskConfig,
+    "masks": MaskConfig,
+    "pretraining": TrainingConfig,
+    "training": TrainingConfig,
+    "sampling": SamplingConfig,
+    "evaluation": EvaluationConfig,
+    "score": ScoreConfig,
+    "complete": CompleteConfig,
+    "start": StartConfig,
+    "verify": VerifyConfig,
+}
+# Values that are no sections; mlflow_run_id continues an existing MLflow run.
+_VALUES: dict[str, type | tuple[type, ...]] = {
+    "device": str,
+    "seed": int,
+    "recipe": str,
+    "mlflow_run_id": (str, type(None)),
+}
+_NAMES = {
+    "device": "text",
+    "seed": "an integer",
+    "recipe": "text",
+    "mlflow_run_id": "text or nothing",
+}
+
+
+def check_parameters(parameters: Mapping[str, Any], project: Path | None = None) -> None:
+    """Check all parameters of a run.
+
+    Args:
+        parameters: All of them.
+        project: Folder that relative paths start at; None leaves files and weights unchecked.
+
+    Raises:
+        ConfigurationError: A section or key is unknown, a value has the wrong type or range, or
+            sections contradict each other; the message names the parameter.
+    """
+    known = [*_SECTIONS, *_VALUES]
+    for name, value in parameters.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise ConfigurationError(f"unknown parameter {name} ({hint})")
+        if name in _VALUES and (not isinstance(value, _VALUES[name]) or isinstance(value, bool)):
+            raise ConfigurationError(f"{name} = {value!r}: expected {_NAMES[name]}")
+    for name, section in _SECTIONS.items():
+        read_config(section, parameters.get(name), name)
+    if parameters["seed"] < 0:
+        raise ConfigurationError(f"seed = {parameters['seed']!r}: expected >= 0")
+    check_choice("recipe", parameters["recipe"], RECIPES)
+    resolve_device(parameters["device"])
+    if project is not None:
+        _check_sources(parameters, project)
+
+
+def _check_sources(parameters: Mapping[str, Any], project: Path) -> None:
+    """Refuse images and weights that are not there, before anything is made."""
+    path = parameters["data"].get("path")
+    if path is not None and not (project / path).exists():
+        raise ConfigurationError(f"data.path = {path!r}: no such file or folder")
+    weights = read_config(WeightsConfig, parameters["weights"], "weights")
+    published = [name for name, card in read_cards().items() if card.folder is None]
+    for key, name in (("vae", weights.vae), ("posterior", weights.posterior)):
+        if name is None or (key == "vae" and name in ("random", *published)):
+            continue
+        # Official checkpoints are files; everything else is a folder or a name of the package.
+        if not (project / name).exists():
+            if name.endswith(".th"):
+                raise ConfigurationError(f"weights.{key} = {name!r}: no such file")
+            (find_model if key == "vae" else resolve_posterior)(name)
+    _check_start(parameters, project)
+    if weights.vae == "random":
+        model = read_config(ModelConfig, parameters["model"], "model")
+        shape = architecture_named(model.architecture)
+        data = read_config(DataConfig, parameters["data"], "data")
+        if (shape.channels, shape.image_size) != (data.channels, data.image_size):
+            raise ConfigurationError(
+                f"model.architecture = {model.architecture!r} is for {shape.channels} x "
+                f"{shape.image_size}² images; data.channels = {data.channels}, data.image_size = "
+                f"{data.image_size}"
+            )
+
+
+def _check_start(parameters: Mapping[str, Any], project: Path) -> None:
+    """Refuse a start that is not there, unless a run has begun from it and can go on without it."""
+    rung, name = read_config(StartConfig, parameters.get("start"), "start").chosen
+    if name is None or (project / name).exists():
+        return
+    folders = read_config(FoldersConfig, parameters["folders"], "folders")
+    runs = (f"{folders.inpaint}/training", f"{folders.vae}_training")
+    if any(was_started_from(project / folder, name) for folder in runs):
+        return
+    if rung == "resume":
+        raise ConfigurationError(f"start.resume = {name!r}: no such folder")
+    try:
+        find_model(name)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"start.{rung} = {name!r}: {error}") from None

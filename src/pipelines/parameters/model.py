@@ -1,0 +1,153 @@
+"""Parameters of weights, models and tasks, and of how they are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from condvae.conditional.partial_encoder import INITIALISATIONS
+from condvae.configuration import ConfigurationError, check_choice, check_positive
+from condvae.images import DataContract
+from condvae.tasks import TASKS
+from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.presets import PRESETS, preset_named
+
+__all__ = [
+    "FoldersConfig",
+    "ModelConfig",
+    "SamplingConfig",
+    "TaskConfig",
+    "VerifyConfig",
+    "WeightsConfig",
+]
+
+
+@dataclass(frozen=True)
+class FoldersConfig:
+    """Where results lie."""
+
+    images: str
+    features: str
+    evaluation: str
+    vae: str
+    inpaint: str
+    reporting: str
+    data_docs: str
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """Which weights are used.
+
+    Attributes:
+        vae: Registered name, model folder, official checkpoint (``.th``), or ``random``. The name of a
+            published checkpoint has it fetched.
+        allow_untrained: Accept a VAE that was never trained.
+        posterior: What `evaluate` scores: a name, a folder or an official conditional checkpoint;
+            None = the last trained posterior, else the bundled one.
+        preset: The published model that official checkpoints belong to; None for everything else.
+        allow_unpinned: Accept a published file whose sha256 nobody has stated yet, and pin it.
+        cache: Folder of fetched files; None = ``$CONDVAE_CACHE``, else ``~/.cache/condvae``.
+    """
+
+    vae: str = "digits"
+    allow_untrained: bool = False
+    posterior: str | None = None
+    preset: str | None = None
+    allow_unpinned: bool = False
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset is not None:
+            preset_named(self.preset)
+        official = {
+            name: value
+            for name, value in (("vae", self.vae), ("posterior", self.posterior))
+            if value is not None and value.endswith(".th")
+        }
+        if self.preset is None:
+            for name, value in official.items():
+                raise ConfigurationError(
+                    f"preset = None: weights.{name} = {value!r} is an official checkpoint, which "
+                    f"does not say what model it is; expected one of {', '.join(PRESETS)}"
+                )
+        elif not official:
+            raise ConfigurationError(
+                f"preset = {self.preset!r}: only for official checkpoints (.th), but weights.vae = "
+                f"{self.vae!r} and weights.posterior = {self.posterior!r}"
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and data contract of a new VAE, and start of the partial encoder.
+
+    Attributes:
+        architecture: Registered name.
+        initialisation: How the partial encoder starts.
+        bits: Bits per channel of a new VAE's likelihood, 8 or 5.
+        mean: What a new VAE subtracts from pixels on the 0-255 scale; None = the mean of the training
+            images.
+        std: What it divides by afterwards; None = theirs.
+    """
+
+    architecture: str = "digits16"
+    initialisation: str = "copy"
+    bits: int = 8
+    mean: float | None = None
+    std: float | None = None
+
+    def __post_init__(self) -> None:
+        architecture_named(self.architecture)
+        check_choice("bits", self.bits, (5, 8))
+        if self.std is not None:
+            check_positive("std", self.std)
+        if self.mean is not None and not 0.0 <= self.mean <= 255.0:
+            raise ConfigurationError(f"mean = {self.mean!r}: expected in [0, 255]")
+        check_choice("initialisation", self.initialisation, INITIALISATIONS)
+
+    def contract(self, training_mean: float, training_std: float) -> DataContract:
+        """What a new VAE expects of its images, given mean and deviation of the training images."""
+        shape = architecture_named(self.architecture)
+        return DataContract(
+            shape.channels,
+            shape.image_size,
+            training_mean if self.mean is None else self.mean,
+            training_std if self.std is None else self.std,
+            self.bits,
+        )
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Which conditional task."""
+
+    name: str = "inpainting"
+
+    def __post_init__(self) -> None:
+        check_choice("name", self.name, TASKS)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How completions are drawn."""
+
+    temperature: float = 1.0
+    batch_size: int = 256
+    paste_observed: bool = True
+
+    def __post_init__(self) -> None:
+        check_positive("temperature", self.temperature, zero=True)
+        check_positive("batch_size", self.batch_size)
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """How `verify` scores a VAE: on so many test images (all if there are fewer), so many at a time."""
+
+    images: int = 1000
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.images < 2:
+            raise ConfigurationError(f"images = {self.images!r}: a standard error needs at least 2")
+        check_positive("batch_size", self.batch_size)
