@@ -180,3 +180,32 @@ def test_published_vae_may_be_fetched_later(base, tmp_path):
     parameters = copy.deepcopy(base)
     parameters["weights"]["vae"] = "vdvae-cifar10-seed1"
     check_parameters(parameters, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"source": "npz", "path": "a.npz"}, "data.path = 'a.npz': no such file or folder"),
+        ({"source": "cifar10", "path": "cifar"}, "only obtained for a path that ends in 'cifar10'"),
+        (
+            {"source": "chest_xray14", "path": "raw/chest_xray14"},
+            "chest_xray14 cannot be fetched without a person",
+        ),
+        ({"source": "ffhq", "path": "raw/ffhq"}, "ffhq is restricted"),
+    ],
+)
+def test_images_that_cannot_be_had_are_refused(base, tmp_path, data, message):
+    parameters = copy.deepcopy(base)
+    parameters["data"].update(data)
+    with pytest.raises(ConfigurationError) as caught:
+        check_parameters(parameters, tmp_path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["cifar10", "ffhq"])
+def test_published_images_may_be_fetched_later(base, tmp_path, source):
+    parameters = copy.deepcopy(base)
+    path = f"data/01_raw/{source}"
+    parameters["data"].update({"source": source, "path": path, "accept_licence": True})
+    check_parameters(parameters, tmp_path)

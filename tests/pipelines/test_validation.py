@@ -119,10 +119,24 @@ def test_a_bad_manifest_value_is_named(manifest, column, value, check):
     )
 
 
-def test_a_missing_split_is_named(manifest):
-    (failure,) = failures_of("manifest", manifest[manifest["split"] != "validation"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_split_is_named(manifest, split):
+    (failure,) = failures_of("manifest", manifest[manifest["split"] != split])
     assert failure.column == "split"
-    assert "missing validation" in failure.check
+    assert f"missing {split}" in failure.check
+
+
+def test_a_published_validation_split_may_be_the_test_split(manifest):
+    GXValidator("manifest").validate(manifest[manifest["split"] != "validation"])
+
+
+def test_identical_images_must_be_marked(manifest):
+    manifest.loc[5, "sha256"] = manifest.loc[2, "sha256"]
+    manifest["duplicate_of"] = pd.array([None] * len(manifest), dtype="Int64")
+    (failure,) = failures_of("manifest", manifest)
+    assert failure.column == "sha256"
+    manifest.loc[5, "duplicate_of"] = 2
+    GXValidator("manifest").validate(manifest)
 
 
 @pytest.mark.parametrize(("suite", "column"), [("manifest", "sha256"), ("metrics", "seed")])

@@ -15,8 +15,8 @@ from condvae.completion.config import CompletionSettings
 from condvae.completion.geometry import Placement, fill_hole
 from condvae.configuration import ConfigurationError
 from condvae.data.canvas import convert_channels, fit_to_canvas
+from condvae.data.formats.files import EXTENSIONS
 from condvae.data.pictures import read_picture
-from condvae.data.sources import EXTENSIONS
 from condvae.files import sha256_of_file
 from condvae.images import DataContract
 from condvae.tasks.mask_files import MaskFileError, find_masks, read_mask

@@ -1,4 +1,4 @@
-"""One picture to one square canvas: colour conversion, then padding or resizing."""
+"""One picture to one square canvas: colour conversion, cutting out, then padding or resizing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from condvae.configuration import ConfigurationError
 
-__all__ = ["convert_channels", "fit_to_canvas"]
+__all__ = ["convert_channels", "crop_centre", "fit_to_canvas"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -33,6 +33,28 @@ def convert_channels(pixels: Pixels, channels: int) -> Pixels:
     if channels == 3:
         return np.repeat(pixels, 3, axis=-1)
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+def crop_centre(pixels: Pixels, side: int) -> Pixels:
+    """Cut a square out of the middle; an odd pixel more is left below and to the right.
+
+    Args:
+        pixels: uint8 (H,W,C).
+        side: Of the square, in pixels.
+
+    Returns:
+        uint8 (side,side,C), a view.
+
+    Raises:
+        ConfigurationError: The picture is smaller.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < side:
+        raise ConfigurationError(
+            f"crop = {side}: a picture of {width}x{height} is smaller; expected at most its short side"
+        )
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]
 
 
 def fit_to_canvas(pixels: Pixels, size: int, fit: str) -> Pixels:

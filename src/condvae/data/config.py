@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from condvae.configuration import ConfigurationError, check_choice, check_positive
 
-__all__ = ["FITS", "SOURCE_NAMES", "DataConfig"]
+__all__ = ["DUPLICATE_RULES", "FITS", "OFFICIAL_SOURCES", "SOURCE_NAMES", "DataConfig"]
 
-SOURCE_NAMES = ("digits", "npz", "image_folder")
+# Those with a published split.
+OFFICIAL_SOURCES = (
+    *("mnist", "fashion_mnist", "cifar10", "imagenet32", "imagenet64", "ffhq", "celeba"),
+    *("edges2shoes", "edges2handbags", "chest_xray14"),
+)
+SOURCE_NAMES = ("digits", "npz", "image_folder", "celebahq", *OFFICIAL_SOURCES)
 FITS = ("pad", "resize")
+DUPLICATE_RULES = ("drop", "keep", "stop")
 
 
 @dataclass(frozen=True)
@@ -19,18 +25,30 @@ class DataConfig:
 
     Attributes:
         name: Name of the data set; also the name of its folder, so a plain file name.
-        source: ``digits`` (bundled with scikit-learn), ``npz`` or ``image_folder``.
-        path: The npz file or the folder of images; needed by those two sources only.
+        source: ``digits`` (bundled with scikit-learn), ``npz``, ``image_folder``, or a known data set
+            in its official layout, see `condvae.data.formats`.
+        path: The file or folder that holds the pictures; needed by every source but ``digits``.
         image_size: Height and width of the stored images, in pixels.
         channels: 1 or 3. Colour becomes grey by ITU-R 601 luma, grey becomes three equal channels.
         fit: ``pad`` centres a picture on a black canvas; ``resize`` brings its short side to
             `image_size` and cuts out the centre. Digits are always resized.
+        crop: Side of the square that is cut out of the centre of each picture first, `None` for the
+            whole picture.
         limit: Size of a random subset of the source, `None` for all. Duplicates and unreadable
             pictures are dropped from the subset, so fewer images may remain.
+        split: ``random`` (by content, seed and the two shares), or ``official``: the published one,
+            whatever the shares and the seed.
         validation_share: Expected share of images in the validation split, in (0, 1).
         test_share: Expected share of images in the test split, in (0, 1).
         seed: Of the subset and of the split.
         unreadable: ``stop`` at a picture that cannot be read, or ``skip`` it and say so in the log.
+        duplicates: ``drop`` a picture that is identical to an earlier one, ``keep`` both, or ``stop``
+            with an error. `None` = ``drop`` from a random split and ``keep`` in an official one, whose
+            lists would not be the published ones otherwise. All are counted and logged.
+        accept_licence: Consent to the terms of a restricted data set.
+        allow_unpinned: Accept fetched files whose hash nobody has stated yet, and pin them. The two
+            decide what may be done, not what comes out: configurations that differ in nothing else
+            are equal.
     """
 
     name: str = "digits"
@@ -39,11 +57,16 @@ class DataConfig:
     image_size: int = 16
     channels: int = 1
     fit: str = "pad"
+    crop: int | None = None
     limit: int | None = None
+    split: str = "random"
     validation_share: float = 0.1
     test_share: float = 0.2
     seed: int = 0
     unreadable: str = "stop"
+    duplicates: str | None = None
+    accept_licence: bool = field(default=False, compare=False)
+    allow_unpinned: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.name):
@@ -55,13 +78,15 @@ class DataConfig:
         if self.source == "digits" and self.path is not None:
             raise ConfigurationError(
                 f"path = {self.path!r}: source 'digits' is bundled and takes no path "
-                "(did you mean source npz or image_folder?)"
+                "(did you mean another source?)"
             )
         if self.source != "digits" and not self.path:
             raise ConfigurationError(f"path = {self.path!r}: source {self.source!r} needs a path")
         check_positive("image_size", self.image_size)
         check_choice("channels", self.channels, (1, 3))
         check_choice("fit", self.fit, FITS)
+        if self.crop is not None:
+            check_positive("crop", self.crop)
         if self.limit is not None:
             check_positive("limit", self.limit)
         check_positive("validation_share", self.validation_share)
@@ -73,3 +98,16 @@ class DataConfig:
             )
         check_positive("seed", self.seed, zero=True)
         check_choice("unreadable", self.unreadable, ("stop", "skip"))
+        check_choice("split", self.split, ("random", "official"))
+        if self.split == "official" and self.source not in OFFICIAL_SOURCES:
+            raise ConfigurationError(
+                f"split = 'official': source {self.source!r} has no published split; expected "
+                f"random, or one of {', '.join(OFFICIAL_SOURCES)}"
+            )
+        if self.duplicates is not None:
+            check_choice("duplicates", self.duplicates, DUPLICATE_RULES)
+
+    @property
+    def duplicate_rule(self) -> str:
+        """What is done with identical pictures: ``drop``, ``keep`` or ``stop``."""
+        return self.duplicates or ("keep" if self.split == "official" else "drop")

@@ -28,7 +28,7 @@ __all__ = [
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One prepared image.
 

@@ -1,50 +1,33 @@
-"""Prepared images on disk: a memory-mapped array, its records and a description of both.
+"""Prepared images on disk: memory-mapped arrays, their records and a description of both.
 
 A folder holds `images.npy` (uint8 NHWC), `records.json` and, written last, `meta.json` with the
-hashes of the other two. Whatever instant a run is killed at, the next one sees that the hashes do
-not fit and writes the folder anew.
+hashes of the others. Data sets that have them add `attributes.npy` (uint8, one row of 0 and 1 per
+image) and `condition.npy` (one second picture per image). Whatever instant a run is killed at, the
+next one sees that the hashes do not fit, or that `meta.json` is not there, and does what is missing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
-import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from condvae.configuration import ConfigurationError, check_choice, read_config
-from condvae.data.canvas import convert_channels, fit_to_canvas
 from condvae.data.config import DataConfig
-from condvae.data.records import (
-    SPLITS,
-    ImageRecord,
-    assign_split,
-    image_sha256,
-    make_record,
-    read_records,
-    write_records,
-)
-from condvae.data.sources import ImageSource, SourceImage, open_source
-from condvae.files import fingerprint, open_atomic, sha256_of_file, write_json
+from condvae.data.records import SPLITS, ImageRecord, read_records
+from condvae.files import sha256_of_file
 
-__all__ = ["PreparedImages", "open_images", "prepare_images"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["ATTRIBUTES", "CONDITION", "FORMAT_VERSION", "IMAGES", "META", "RECORDS"]
+__all__ += ["PreparedImages", "open_images"]
 
 IMAGES, RECORDS, META = "images.npy", "records.json", "meta.json"
+ATTRIBUTES, CONDITION = "attributes.npy", "condition.npy"
 FORMAT_VERSION = 1
-NAMED_IN_LOG = 5
 MOMENT_ROWS = 1024
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -61,6 +44,12 @@ class PreparedImages:
         class_names: Name of each label, () without labels.
         duplicates_dropped: Number of pictures left out because an identical one came before.
         unreadable_skipped: Origins of the pictures that could not be read.
+        duplicates_kept: Number of images that are identical to an earlier one.
+        duplicates_across_splits: How many of all duplicates lie in another split than the first.
+        validation_is_test: Whether the validation split is the test split, as published.
+        attribute_names: Name of each attribute, () without attributes.
+        attributes: uint8 (N,A) of 0 and 1, memory-mapped, or `None`.
+        condition: uint8 (N,H,W,C), the second picture of each image, memory-mapped, or `None`.
     """
 
     folder: Path
@@ -72,6 +61,12 @@ class PreparedImages:
     class_names: tuple[str, ...]
     duplicates_dropped: int
     unreadable_skipped: tuple[str, ...]
+    duplicates_kept: int = 0
+    duplicates_across_splits: int = 0
+    validation_is_test: bool = False
+    attribute_names: tuple[str, ...] = ()
+    attributes: npt.NDArray[np.uint8] | None = None
+    condition: npt.NDArray[np.uint8] | None = None
 
     @property
     def labels(self) -> npt.NDArray[np.int64] | None:
@@ -84,10 +79,12 @@ class PreparedImages:
         """Return the rows of a split, ascending, int64 (n,).
 
         Args:
-            split: ``train``, ``validation`` or ``test``.
+            split: ``train``, ``validation`` or ``test``. Where the published validation and test
+                splits are the same pictures, both give their rows; the records say ``test``.
         """
         check_choice("split", split, SPLITS)
-        return np.array([r.row for r in self.records if r.split == split], np.int64)
+        recorded = "test" if split == "validation" and self.validation_is_test else split
+        return np.array([r.row for r in self.records if r.split == recorded], np.int64)
 
     def training_moments(self) -> tuple[float, float]:
         """Return mean and standard deviation over all training pixels, on the 0-255 scale."""
@@ -101,56 +98,6 @@ class PreparedImages:
         mean = float(counts @ levels / counts.sum())
         variance = float(counts @ (levels - mean) ** 2 / counts.sum())
         return mean, variance**0.5
-
-
-def prepare_images(
-    config: DataConfig, folder: str | Path, progress: Progress | None = None
-) -> PreparedImages:
-    """Bring a data set into `folder`, or do nothing when it is there already.
-
-    "Already" means: same parameters, unchanged source, files whole. Otherwise all of it is written
-    again; files are replaced one by one, each atomically, the description last.
-
-    Args:
-        config: The data set.
-        folder: Where to write; made when missing.
-        progress: Called with (pictures read, pictures in all).
-
-    Returns:
-        The prepared images, opened.
-
-    Raises:
-        ConfigurationError: Missing or unsuitable source, a picture that cannot be read or does not
-            fit the canvas, or a split without images.
-    """
-    folder = Path(folder)
-    source = open_source(config)
-    identity = source.identity()
-    if _describes(folder / META, config, identity):
-        with contextlib.suppress(ConfigurationError):  # not whole: repaired below
-            return open_images(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.tmp"):  # of runs that were killed
-        leftover.unlink(missing_ok=True)
-    with open_atomic(folder / IMAGES) as file:
-        records, duplicates = _write_pixels(file, source, config, progress)
-        _check_splits(records, config)
-    write_records(folder / RECORDS, records)
-    _log_dropped(duplicates, source.unreadable)
-    meta = {
-        "format_version": FORMAT_VERSION,
-        "config": dataclasses.asdict(config),
-        "source_identity": identity,
-        "images_sha256": sha256_of_file(folder / IMAGES),
-        "records_sha256": sha256_of_file(folder / RECORDS),
-        "class_names": list(source.class_names),
-        "count": len(records),
-        "split_counts": dict(Counter(record.split for record in records)),
-        "duplicates_dropped": len(duplicates),
-        "unreadable_skipped": source.unreadable,
-    }
-    write_json(folder / META, meta | {"fingerprint": _fingerprint(meta)})
-    return open_images(folder)
 
 
 def open_images(folder: str | Path) -> PreparedImages:
@@ -178,7 +125,11 @@ def open_images(folder: str | Path) -> PreparedImages:
             f"{folder}: format version {meta.get('format_version')!r}, expected {FORMAT_VERSION}; "
             f"{remedy}"
         )
-    for name, key in ((IMAGES, "images_sha256"), (RECORDS, "records_sha256")):
+    # A data set without attributes or conditions has no hash of them.
+    hashes = {IMAGES: "images_sha256", RECORDS: "records_sha256"}
+    extras = {ATTRIBUTES: "attributes_sha256", CONDITION: "condition_sha256"}
+    extras = {name: key for name, key in extras.items() if key in meta}
+    for name, key in (hashes | extras).items():
         if not (folder / name).is_file():
             raise ConfigurationError(f"{folder}: {name} is missing; {remedy}")
         if sha256_of_file(folder / name) != meta[key]:
@@ -188,114 +139,21 @@ def open_images(folder: str | Path) -> PreparedImages:
     return PreparedImages(
         folder=folder,
         config=read_config(DataConfig, meta["config"], "data"),
-        pixels=np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False),
+        pixels=_map(folder / IMAGES),
         records=read_records(folder / RECORDS),
         fingerprint=meta["fingerprint"],
         images_sha256=meta["images_sha256"],
         class_names=tuple(meta["class_names"]),
         duplicates_dropped=meta["duplicates_dropped"],
         unreadable_skipped=tuple(meta["unreadable_skipped"]),
+        duplicates_kept=meta.get("duplicates_kept", 0),
+        duplicates_across_splits=meta.get("duplicates_across_splits", 0),
+        validation_is_test=meta.get("validation_is_test", False),
+        attribute_names=tuple(meta.get("attribute_names", ())),
+        attributes=_map(folder / ATTRIBUTES) if ATTRIBUTES in extras else None,
+        condition=_map(folder / CONDITION) if CONDITION in extras else None,
     )
 
 
-def _describes(path: Path, config: DataConfig, identity: str) -> bool:
-    """Whether the description at `path` is of this data set, made from this source."""
-    try:
-        meta = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    expected = (dataclasses.asdict(config), identity)
-    return (meta.get("config"), meta.get("source_identity")) == expected
-
-
-def _write_pixels(
-    file: IO[bytes], source: ImageSource, config: DataConfig, progress: Progress | None
-) -> tuple[list[ImageRecord], list[tuple[str, str]]]:
-    """Write the array image by image; return the records and (duplicate, first) origins."""
-    chosen = _choose(source.count, config)
-    records: list[ImageRecord] = []
-    duplicates: list[tuple[str, str]] = []
-    first_origin: dict[str, str] = {}
-    # The number of rows is known only afterwards. numpy pads headers so that it fits in place.
-    header_end = _write_header(file, len(chosen), config)
-    for done, image in enumerate(source.read(chosen), start=1):
-        pixels = _convert(image, config)
-        sha256 = image_sha256(pixels)
-        if sha256 in first_origin:
-            duplicates.append((image.origin, first_origin[sha256]))
-        else:
-            first_origin[sha256] = image.origin
-            file.write(pixels.tobytes())
-            records.append(
-                make_record(
-                    pixels,
-                    row=len(records),
-                    origin=image.origin,
-                    sha256=sha256,
-                    original_shape=image.pixels.shape,
-                    split=assign_split(
-                        sha256, config.validation_share, config.test_share, config.seed
-                    ),
-                    label=image.label,
-                )
-            )
-        if progress is not None:
-            progress(done + len(source.unreadable), len(chosen))
-    file.seek(0)
-    assert _write_header(file, len(records), config) == header_end
-    return records, duplicates
-
-
-def _write_header(file: IO[bytes], rows: int, config: DataConfig) -> int:
-    """Write the npy header of `rows` images at the file's position; return where it ends."""
-    shape = (rows, config.image_size, config.image_size, config.channels)
-    header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.tell()
-
-
-def _choose(count: int, config: DataConfig) -> Sequence[int]:
-    """Pick the rows of the source; never simply the first, for files are often sorted by class."""
-    if config.limit is None or config.limit >= count:
-        return range(count)
-    rng = np.random.default_rng(config.seed)
-    chosen: list[int] = np.sort(rng.choice(count, config.limit, replace=False)).tolist()
-    return chosen
-
-
-def _convert(image: SourceImage, config: DataConfig) -> npt.NDArray[np.uint8]:
-    """A picture of any shape -> uint8 (size,size,channels)."""
-    fit = "resize" if config.source == "digits" else config.fit
-    try:
-        pixels = convert_channels(image.pixels, config.channels)
-        return np.ascontiguousarray(fit_to_canvas(pixels, config.image_size, fit))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{error} (picture {image.origin})") from None
-
-
-def _check_splits(records: Sequence[ImageRecord], config: DataConfig) -> None:
-    counts = Counter(record.split for record in records)
-    empty = [split for split in SPLITS if not counts[split]]
-    if empty:
-        raise ConfigurationError(
-            f"data set {config.name!r}: no images in {', '.join(empty)} "
-            f"({len(records)} images, validation_share {config.validation_share:g}, "
-            f"test_share {config.test_share:g}); give more images, larger shares or another seed"
-        )
-
-
-def _fingerprint(meta: dict[str, Any]) -> str:
-    """Hash what later stages depend on; not the name, nor where the source lay."""
-    elsewhere = ("name", "path", "unreadable")
-    config = {key: value for key, value in meta["config"].items() if key not in elsewhere}
-    keys = ("format_version", "images_sha256", "records_sha256", "class_names")
-    return fingerprint({"config": config} | {key: meta[key] for key in keys})
-
-
-def _log_dropped(duplicates: Sequence[tuple[str, str]], unreadable: Sequence[str]) -> None:
-    if duplicates:
-        pairs = ", ".join(f"{again} = {first}" for again, first in duplicates[:NAMED_IN_LOG])
-        more = ", ..." if len(duplicates) > NAMED_IN_LOG else ""
-        logger.warning("dropped %d exact duplicates: %s%s", len(duplicates), pairs, more)
-    if unreadable:
-        logger.warning("skipped %d unreadable pictures", len(unreadable))
+def _map(path: Path) -> Any:
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -3,7 +3,7 @@
 The bytes go to ``NAME.part``; ``NAME.part.json`` says which version of the remote file they belong to.
 A cut download is continued from there, by the next attempt or by the next call, but only while the
 server shows by its ETag or date, and by the whole length, that the file is still the same. When all
-bytes are there and the sha256 is right, the part is renamed.
+bytes are there and the hashes are right, the part is renamed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import IO, Any
 import requests
 from urllib3.exceptions import HTTPError
 
-from condvae.pretrained.part import PartFile, validator_of
+from condvae.pretrained.part import PartFile, md5_of_file, validator_of
 
 __all__ = [
     "DownloadError",
@@ -48,7 +48,7 @@ class DownloadError(RuntimeError):
 
 
 class HashMismatchError(DownloadError):
-    """The whole file came, with another sha256 than expected. Nothing is kept."""
+    """The whole file came, with another hash than expected. Nothing is kept."""
 
 
 class _InterruptedError(Exception):
@@ -90,6 +90,7 @@ def download_file(
     target: Path,
     *,
     sha256: str | None = None,
+    md5: str | None = None,
     patience: Patience | None = None,
     progress: Progress | None = None,
 ) -> Downloaded:
@@ -101,6 +102,7 @@ def download_file(
         address: ``http://`` or ``https://``; redirects are followed, but not from https to http.
         target: The file; its folder is made when missing.
         sha256: What the file must have; None takes any.
+        md5: The same; for files whose publisher states nothing better.
         patience: Timeouts and attempts.
         progress: Called after every piece.
 
@@ -109,7 +111,7 @@ def download_file(
 
     Raises:
         DownloadError: The server refuses, all attempts failed, or the disk is full.
-        HashMismatchError: The file has another sha256.
+        HashMismatchError: The file has another hash.
     """
     patience = patience or Patience()
     progress = progress or _say_nothing
@@ -123,7 +125,7 @@ def download_file(
                 time.sleep(min(pause, LONGEST_PAUSE_SECONDS))
             before = part.size
             try:
-                return _attempt(session, address, part, sha256, patience, progress)
+                return _attempt(session, address, part, (sha256, md5), patience, progress)
             except _PERMANENT as error:
                 raise DownloadError(f"{address}: {error}") from error
             except (requests.RequestException, HTTPError, _InterruptedError) as error:
@@ -150,7 +152,7 @@ def _attempt(
     session: requests.Session,
     address: str,
     part: PartFile,
-    sha256: str | None,
+    hashes: tuple[str | None, str | None],
     patience: Patience,
     progress: Progress,
 ) -> Downloaded:
@@ -175,9 +177,9 @@ def _attempt(
     else:
         digest = part.digest()
     found = digest.hexdigest()
-    if sha256 is not None and found != sha256:
+    if wrong := _wrong_hash(part, found, *hashes):
         part.discard()
-        message = f"sha256 {found}, expected {sha256}; nothing was kept"
+        message = f"{wrong}; nothing was kept"
         if started_at:  # the pieces may not have belonged together
             raise _InterruptedError(message)
         raise HashMismatchError(f"{address} has {message}")
@@ -249,6 +251,15 @@ def _receive(
                         f"only {rate:.0f} bytes per second over {elapsed:.1f} s"
                     )
                 window_start, window_bytes = time.monotonic(), 0
+
+
+def _wrong_hash(part: PartFile, found: str, sha256: str | None, md5: str | None) -> str:
+    """Which hash of the whole part is not the expected one; empty when none."""
+    if sha256 is not None and found != sha256:
+        return f"sha256 {found}, expected {sha256}"
+    if md5 is not None and (found_md5 := md5_of_file(part.path)) != md5:
+        return f"md5 {found_md5}, expected {md5}"
+    return ""
 
 
 def _write(file: IO[bytes], data: bytes) -> None:

@@ -40,14 +40,14 @@ class Pin:
     date: str
 
 
-def read_pins(folder: Path) -> dict[str, Pin]:
-    """All pins of a cache folder by model name; none when it has no lock file.
+def read_pins(folder: Path, lock_file: str = LOCK_FILE) -> dict[str, Pin]:
+    """All pins of a cache folder by name; none when it has no lock file.
 
     Raises:
         ConfigurationError: The lock file cannot be read. It is never taken for an empty one: that
             would accept changed files.
     """
-    path = folder / LOCK_FILE
+    path = folder / lock_file
     if not path.exists():
         return {}
     try:
@@ -64,11 +64,11 @@ def read_pins(folder: Path) -> dict[str, Pin]:
     return {name: read_config(Pin, entry, f"{path}: {name}") for name, entry in entries.items()}
 
 
-def add_pin(folder: Path, name: str, pin: Pin) -> None:
+def add_pin(folder: Path, name: str, pin: Pin, lock_file: str = LOCK_FILE) -> None:
     """Write one more pin, atomically. The caller holds the folder."""
-    pins = {**read_pins(folder), name: pin}
+    pins = {**read_pins(folder, lock_file), name: pin}
     entries = {key: dataclasses.asdict(pins[key]) for key in sorted(pins)}
-    write_json(folder / LOCK_FILE, {"format": FORMAT, "files": entries})
+    write_json(folder / lock_file, {"format": FORMAT, "files": entries})
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from condvae.files import write_json
 
-__all__ = ["PartFile", "validator_of"]
+__all__ = ["PartFile", "md5_of_file", "validator_of"]
 
 
 class PartFile:
@@ -87,6 +87,12 @@ class PartFile:
         os.chmod(self.path, 0o644)
         os.replace(self.path, self.target)
         self.facts.unlink(missing_ok=True)
+
+
+def md5_of_file(path: Path) -> str:
+    """Return the hexadecimal md5 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def validator_of(headers: Mapping[str, str]) -> str:

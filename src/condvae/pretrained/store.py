@@ -10,31 +10,18 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
-
-from tqdm import tqdm
 
 from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
 from condvae.pretrained.cards import PretrainedCard, bundled_folder, card_named, read_cards
-from condvae.pretrained.download import (
-    DownloadError,
-    HashMismatchError,
-    Patience,
-    Progress,
-    download_file,
-)
-from condvae.pretrained.lock import LOCK_FILE, Pin, add_pin, held, read_pins
+from condvae.pretrained.download import DownloadError, Patience, Progress
+from condvae.pretrained.lock import LOCK_FILE, held
+from condvae.pretrained.published import PublishedFile, expected_sha256, obtain_file, pin_file
 
 __all__ = ["cache_folder", "fetch", "find_model"]
 
 CACHE_VARIABLE = "CONDVAE_CACHE"
-BY_HAND = "by hand"
-# A file that is accepted unseen must at least have about the size of its parameters: not an error
-# page, not half of it.
-LEAST_SHARE, LARGEST_SHARE = 0.8, 1.25
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +103,13 @@ def fetch(
         log.warning("%s: %s", name, card.known_mismatch)
     folder = cache_folder(cache_dir)
     target = folder / card.file_name
+    file = PublishedFile(
+        name, card.address, card.sha256, megabytes=card.megabytes, stated_by="the model's card"
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder):
-            sha256, stated_by = _expected(name, card, folder)
+            sha256, _ = expected_sha256(file, folder)
             if sha256 is None and not allow_unpinned:
                 raise ConfigurationError(
                     f"{name}: nobody publishes its sha256, so the first file cannot be checked. Set "
@@ -127,101 +117,17 @@ def fetch(
                     f"this once; its sha256 is then written to {folder / LOCK_FILE} and any "
                     "other file is refused from then on"
                 )
-            if target.exists():
-                _check_present(name, card, target, sha256, stated_by)
-            else:
-                _download(name, card, target, sha256, stated_by, patience, progress)
+            obtained = obtain_file(file, target, patience=patience, progress=progress)
+            pin_file(file, target, obtained)
+    except DownloadError as error:
+        size = f" (about {card.megabytes} MB)" if card.megabytes is not None else ""
+        raise ConfigurationError(
+            f"{name} could not be fetched: {error}. By hand: get {card.address}{size} on a machine "
+            f"that can, put it at {target} and run the same again; it is checked the same way"
+        ) from error
     except OSError as error:
         raise ConfigurationError(
             f"cache folder {folder} cannot be used ({error.strerror or error}): give another one, "
             f"or set {CACHE_VARIABLE}"
         ) from error
     return target
-
-
-def _expected(name: str, card: PretrainedCard, folder: Path) -> tuple[str | None, str]:
-    """The sha256 a file must have, and who says so."""
-    pin = read_pins(folder).get(name)
-    if card.sha256 is not None:
-        return card.sha256, "the model's card"
-    if pin is not None:
-        where = pin.address if pin.address == BY_HAND else f"from {pin.address}"
-        return pin.sha256, f"{folder / LOCK_FILE}, pinned {pin.date} {where}"
-    return None, ""
-
-
-def _check_present(
-    name: str, card: PretrainedCard, target: Path, sha256: str | None, stated_by: str
-) -> None:
-    """Check a file that is there already; pin it when nothing is known."""
-    if not target.is_file():
-        raise ConfigurationError(f"{name}: {target} is not a file")
-    found = sha256_of_file(target)
-    if sha256 is None:
-        _pin(name, card, target, found, BY_HAND)
-    elif found != sha256:
-        raise ConfigurationError(
-            f"{name}: {target} has sha256 {found}, expected {sha256} ({stated_by}): damaged or "
-            "changed. Move it away to fetch it again"
-        )
-
-
-def _download(
-    name: str,
-    card: PretrainedCard,
-    target: Path,
-    sha256: str | None,
-    stated_by: str,
-    patience: Patience | None,
-    progress: Progress | None,
-) -> None:
-    """Fetch the file; pin it when nothing is known of it."""
-    size = f" (about {card.megabytes} MB)" if card.megabytes is not None else ""
-    bar = tqdm(
-        desc=name,
-        unit="B",
-        unit_scale=True,
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,
-        disable=progress is not None,
-    )
-
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    try:
-        with bar:
-            done = download_file(
-                card.address, target, sha256=sha256, patience=patience, progress=progress or show
-            )
-    except HashMismatchError as error:
-        raise ConfigurationError(
-            f"{name}: {error}. Stated by {stated_by}: the file has changed where it is published"
-        ) from error
-    except DownloadError as error:
-        raise ConfigurationError(
-            f"{name} could not be fetched: {error}. By hand: get {card.address}{size} on a machine "
-            f"that can, put it at {target} and run the same again; it is checked the same way"
-        ) from error
-    if sha256 is None:
-        _pin(name, card, target, done.sha256, card.address)
-
-
-def _pin(name: str, card: PretrainedCard, target: Path, sha256: str, address: str) -> None:
-    """Write down what was accepted, unless it is plainly something else.
-
-    Raises:
-        ConfigurationError: The size is far from the model's. A fetched file is removed.
-    """
-    size = target.stat().st_size
-    expected = card.megabytes * 1e6 if card.megabytes is not None else float(size)
-    if not LEAST_SHARE * expected <= size <= LARGEST_SHARE * expected:
-        if address != BY_HAND:
-            target.unlink()
-        raise ConfigurationError(
-            f"{name}: {target} has {size} bytes, expected about {card.megabytes} MB: cut short, or "
-            "another file. It was not accepted" + ("" if address == BY_HAND else " and not kept")
-        )
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    add_pin(target.parent, name, Pin(sha256, size, address, now))
-    log.warning("%s: accepted %s with sha256 %s, pinned in %s", name, target, sha256, LOCK_FILE)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from condvae.configuration import read_config
 from condvae.data import DataConfig, PreparedImages, prepare_images
+from condvae.data.fetching import provide_pictures
 from pipelines.validation import write_data_docs
 
 __all__ = ["document_manifest_node", "prepare_images_node"]
@@ -19,7 +20,7 @@ __all__ = ["document_manifest_node", "prepare_images_node"]
 def prepare_images_node(
     data: Mapping[str, Any], folders: Mapping[str, str]
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Prepare the images of `params:data`.
+    """Prepare the images of `params:data`, fetching a published data set that is not there.
 
     Args:
         data: Fields of `condvae.data.DataConfig`.
@@ -29,7 +30,7 @@ def prepare_images_node(
         `image_store`, a JSON value that says where the images are and what they are, and
         `manifest`, one row per image.
     """
-    config = read_config(DataConfig, data, "data")
+    config = provide_pictures(read_config(DataConfig, data, "data"))
     with tqdm(desc="preparing images", unit="image", leave=False) as bar:
 
         def show(done: int, total: int) -> None:
@@ -70,11 +71,18 @@ def _describe_store(images: PreparedImages) -> dict[str, Any]:
         "training_mean": mean,
         "training_std": std,
         "duplicates_dropped": images.duplicates_dropped,
+        "duplicates_kept": images.duplicates_kept,
+        "duplicates_across_splits": images.duplicates_across_splits,
+        "validation_is_test": images.validation_is_test,
+        "attribute_names": list(images.attribute_names),
     }
 
 
 def _tabulate_records(images: PreparedImages) -> pd.DataFrame:
-    """One row per record; statistics in columns `mean_0`, `std_0` and so on."""
+    """One row per record; statistics in columns `mean_0`, `std_0` and so on.
+
+    `duplicate_of` is the row of the first identical image, where one comes before.
+    """
     names = ("row", "origin", "sha256", "width", "height", "mode", "split", "label")
     columns: dict[str, list[Any]] = {
         name: [getattr(record, name) for record in images.records] for name in names
@@ -82,5 +90,13 @@ def _tabulate_records(images: PreparedImages) -> pd.DataFrame:
     for channel in range(images.config.channels):
         columns[f"mean_{channel}"] = [record.mean[channel] for record in images.records]
         columns[f"std_{channel}"] = [record.std[channel] for record in images.records]
+    first: dict[str, int] = {}
+    for record in images.records:
+        first.setdefault(record.sha256, record.row)
+    earlier = [first[record.sha256] for record in images.records]
+    columns["duplicate_of"] = [
+        None if row == record.row else row
+        for row, record in zip(earlier, images.records, strict=True)
+    ]
     # Nullable integers: a column without labels stays an integer column on disk.
-    return pd.DataFrame(columns).astype({"label": "Int64"})
+    return pd.DataFrame(columns).astype({"label": "Int64", "duplicate_of": "Int64"})

@@ -9,6 +9,7 @@ from typing import Any
 
 from condvae.configuration import ConfigurationError, check_choice, read_config
 from condvae.data.config import DataConfig
+from condvae.data.fetching import check_obtainable
 from condvae.pretrained import find_model, read_cards, resolve_posterior
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.acceleration import resolve_device
@@ -92,9 +93,7 @@ def check_parameters(parameters: Mapping[str, Any], project: Path | None = None)
 
 def _check_sources(parameters: Mapping[str, Any], project: Path) -> None:
     """Refuse images and weights that are not there, before anything is made."""
-    path = parameters["data"].get("path")
-    if path is not None and not (project / path).exists():
-        raise ConfigurationError(f"data.path = {path!r}: no such file or folder")
+    check_obtainable(read_config(DataConfig, parameters["data"], "data"), project)
     weights = read_config(WeightsConfig, parameters["weights"], "weights")
     published = [name for name, card in read_cards().items() if card.folder is None]
     for key, name in (("vae", weights.vae), ("posterior", weights.posterior)):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from condvae.configuration import ConfigurationError
-from condvae.data.canvas import convert_channels, fit_to_canvas
+from condvae.data.canvas import convert_channels, crop_centre, fit_to_canvas
 
 
 def random_picture(*shape: int) -> np.ndarray:
@@ -79,3 +79,16 @@ def test_a_picture_of_the_right_size_is_left_alone():
     picture = random_picture(8, 8, 3)
     for fit in ("pad", "resize"):
         np.testing.assert_array_equal(fit_to_canvas(picture, 8, fit), picture)
+
+
+@pytest.mark.parametrize("shape", [(9, 6, 3), (6, 9, 1), (4, 4, 3)])
+def test_the_middle_square_is_cut_out(shape):
+    picture = random_picture(*shape)
+    top, left = (shape[0] - 4) // 2, (shape[1] - 4) // 2
+    expected = [[picture[top + i, left + j] for j in range(4)] for i in range(4)]
+    np.testing.assert_array_equal(crop_centre(picture, 4), expected)
+
+
+def test_a_picture_smaller_than_the_square_is_refused():
+    with pytest.raises(ConfigurationError, match=r"crop = 5: a picture of 4x9 is smaller"):
+        crop_centre(random_picture(9, 4, 3), 5)

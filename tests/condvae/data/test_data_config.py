@@ -35,9 +35,28 @@ def test_every_source_name_has_a_source():
         ({"seed": -1}, "data.seed = -1"),
         ({"unreadable": "ignore"}, "data.unreadable = 'ignore'"),
         ({"image_sise": 3}, "did you mean data.image_size"),
+        ({"source": "cifar10"}, "data.path = None: source 'cifar10' needs a path"),
+        ({"split": "official"}, "data.split = 'official': source 'digits' has no published split"),
+        ({"split": "offical"}, "did you mean 'official'"),
+        ({"crop": 0}, "data.crop = 0: expected > 0"),
+        ({"duplicates": "remove"}, "data.duplicates = 'remove': expected one of drop, keep, stop"),
     ],
 )
 def test_bad_values_are_refused_by_name(values, message):
     with pytest.raises(ConfigurationError) as error:
         read_config(DataConfig, values, "data")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "duplicates", "rule"),
+    [
+        ("random", None, "drop"),
+        ("official", None, "keep"),
+        ("random", "keep", "keep"),
+        ("official", "stop", "stop"),
+    ],
+)
+def test_an_official_split_keeps_duplicates_unless_told_otherwise(split, duplicates, rule):
+    config = DataConfig(source="mnist", path="x", split=split, duplicates=duplicates)
+    assert config.duplicate_rule == rule

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import struct
+import tracemalloc
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,18 +58,18 @@ def test_other_colour_spaces_become_rgb(tmp_path):
     np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg"), np.full((8, 8, 3), 255))
 
 
-def write_rgb_png_of_16_bits(path):
-    import struct
-    import zlib
-
+def write_png(path, width, height, depth, colour_type, rows):
     def chunk(kind, data):
         checksum = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + checksum
 
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    row = b"\0" + struct.pack(">HHH", 1000, 2000, 3000)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row)), chunk(b"IEND", b"")]
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def write_rgb_png_of_16_bits(path):
+    write_png(path, 1, 1, 16, 2, b"\0" + struct.pack(">HHH", 1000, 2000, 3000))
 
 
 @pytest.mark.parametrize("name", ["grey.png", "grey.tif", "float.tif", "colour.png"])
@@ -83,4 +87,25 @@ def test_more_than_8_bits_are_refused_by_name(tmp_path, name):
 def test_broken_files_are_refused_by_name(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
     with pytest.raises(UnreadablePictureError, match=r"a\.png: cannot be read .*unreadable: skip"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_picture_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    # 400 million pixels in a few dozen kilobytes.
+    write_png(tmp_path / "a.png", 20_000, 20_000, 1, 0, bytes(20_000 * 2501))
+    tracemalloc.start()
+    with pytest.raises(UnreadablePictureError, match=r"a\.png: cannot be read .*bomb"):
+        read_picture(tmp_path / "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+def test_a_text_bomb_inside_a_picture_is_refused(tmp_path):
+    text = b"Comment\0\0" + zlib.compress(bytes(2**27))
+    write_png(tmp_path / "a.png", 1, 1, 8, 0, b"\0\0")
+    whole = (tmp_path / "a.png").read_bytes()
+    chunk = struct.pack(">I", len(text)) + b"zTXt" + text
+    chunk += struct.pack(">I", zlib.crc32(b"zTXt" + text))
+    (tmp_path / "a.png").write_bytes(whole[:33] + chunk + whole[33:])
+    with pytest.raises(UnreadablePictureError, match=r"a\.png: cannot be read"):
         read_picture(tmp_path / "a.png")

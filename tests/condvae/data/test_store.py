@@ -268,3 +268,35 @@ def test_many_digits_of_the_row_count_fit_the_header(config, folder, images):
     store = prepare_images(config, folder)
     assert (len(store.records), store.duplicates_dropped) == (60, 1140)
     assert (folder / "images.npy").stat().st_size == 128 + 60 * 6 * 6 * 3
+
+
+def test_duplicates_may_be_kept_or_refused(config, folder, images, tmp_path):
+    np.savez(config.path, images=np.concatenate([images, images[[3]]]))
+    kept = prepare_images(dataclasses.replace(config, duplicates="keep"), folder)
+    assert (len(kept.records), kept.duplicates_kept, kept.duplicates_dropped) == (61, 1, 0)
+    # A random split is one of contents: identical pictures cannot be parted.
+    assert kept.records[60].split == kept.records[3].split
+    assert kept.duplicates_across_splits == 0
+    np.testing.assert_array_equal(kept.pixels[60], kept.pixels[3])
+    with pytest.raises(ConfigurationError, match=r"images\[60\] is identical to images\[3\]"):
+        prepare_images(dataclasses.replace(config, duplicates="stop"), tmp_path / "stop")
+
+
+def test_a_store_of_before_there_were_splits_and_attributes_stays_valid(config, folder):
+    first = prepare_images(config, folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    for key in ("split", "crop", "duplicates"):
+        del meta["config"][key]
+    for key in ("duplicates_kept", "duplicates_across_splits", "validation_is_test"):
+        del meta[key]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    before = stamps(folder)
+    again = prepare_images(config, folder)
+    assert stamps(folder) == before
+    assert (again.fingerprint, again.config) == (first.fingerprint, config)
+
+
+def test_cutting_comes_before_fitting(config, folder, images):
+    store = prepare_images(dataclasses.replace(config, crop=4), folder)
+    np.testing.assert_array_equal(store.pixels[:, 1:5, 1:5], images[:, :4])
+    assert (store.records[0].width, store.records[0].height) == (4, 5)

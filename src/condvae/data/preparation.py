@@ -1,0 +1,274 @@
+"""From a source of pictures to a store: converted, split, hashed and written one by one.
+
+Memory does not grow with the pixels: pictures are read, converted and written one at a time, and only
+their records (about a kilobyte each) are held. A run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from condvae.configuration import ConfigurationError, read_config
+from condvae.data.canvas import convert_channels, crop_centre, fit_to_canvas
+from condvae.data.config import DataConfig
+from condvae.data.records import (
+    SPLITS,
+    ImageRecord,
+    assign_split,
+    image_sha256,
+    make_record,
+    write_records,
+)
+from condvae.data.sources import ImageSource, SourceImage, open_source
+from condvae.data.store import (
+    ATTRIBUTES,
+    CONDITION,
+    FORMAT_VERSION,
+    IMAGES,
+    META,
+    RECORDS,
+    PreparedImages,
+    open_images,
+)
+from condvae.data.unfinished import Duplicate, UnfinishedStore, lock_folder
+from condvae.files import fingerprint, sha256_of_file, write_json
+
+__all__ = ["prepare_images"]
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED = ".unfinished"
+NAMED_IN_LOG = 5
+
+Progress = Callable[[int, int], None]
+
+
+def prepare_images(
+    config: DataConfig, folder: str | Path, progress: Progress | None = None
+) -> PreparedImages:
+    """Bring a data set into `folder`, or do nothing when it is there already.
+
+    "Already" means: same parameters, unchanged source, files whole. Otherwise all of it is written
+    again, to a sub-folder whose files are moved up at the end, the description last. Killed, the next
+    call goes on where this one was; ended by an error, it leaves nothing behind.
+
+    Args:
+        config: The data set.
+        folder: Where to write; made when missing.
+        progress: Called with (pictures read, pictures in all).
+
+    Returns:
+        The prepared images, opened.
+
+    Raises:
+        ConfigurationError: Missing or unsuitable source, a picture that cannot be read or does not
+            fit the canvas, a duplicate where none may be, a split without images, or another process
+            that prepares the same folder.
+    """
+    folder = Path(folder)
+    source = open_source(config)
+    identity = source.identity()
+    if _describes(folder / META, config, identity):
+        with contextlib.suppress(ConfigurationError):  # not whole: repaired below
+            return open_images(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder):
+        for leftover in folder.glob(".*.tmp"):  # of runs that were killed
+            leftover.unlink(missing_ok=True)
+        _write_store(source, identity, config, folder, progress)
+    return open_images(folder)
+
+
+def _write_store(
+    source: ImageSource,
+    identity: str,
+    config: DataConfig,
+    folder: Path,
+    progress: Progress | None,
+) -> None:
+    """Write all files of the store, the description last."""
+    chosen = _choose(source.count, config)
+    canvas = (config.image_size, config.image_size, config.channels)
+    row_shapes: dict[str, tuple[int, ...]] = {IMAGES: canvas}
+    if source.has_conditions:
+        row_shapes[CONDITION] = canvas
+    if source.attribute_names:
+        row_shapes[ATTRIBUTES] = (len(source.attribute_names),)
+    key = fingerprint({"config": dataclasses.asdict(config), "source": identity})
+    with UnfinishedStore(folder / UNFINISHED, key, row_shapes, len(chosen)) as unfinished:
+        if unfinished.read:
+            logger.info("goes on after %d of %d pictures", unfinished.read, len(chosen))
+        _write_pictures(unfinished, source, config, chosen, progress)
+        records, duplicates = unfinished.records, unfinished.duplicates
+        _check_splits(records, config, source)
+        unfinished.finish(folder)
+    write_records(folder / RECORDS, records)
+    _log_losses(duplicates, source.unreadable, config)
+    kept = len(duplicates) if config.duplicate_rule == "keep" else 0
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "config": dataclasses.asdict(config),
+        "source_identity": identity,
+        "images_sha256": sha256_of_file(folder / IMAGES),
+        "records_sha256": sha256_of_file(folder / RECORDS),
+        "class_names": list(source.class_names),
+        "count": len(records),
+        "split_counts": dict(Counter(record.split for record in records)),
+        "duplicates_dropped": len(duplicates) - kept,
+        "unreadable_skipped": source.unreadable,
+        "duplicates_kept": kept,
+        "duplicates_across_splits": sum(duplicate.across for duplicate in duplicates),
+        "validation_is_test": source.validation_is_test,
+    }
+    if source.has_conditions:
+        meta["condition_sha256"] = sha256_of_file(folder / CONDITION)
+    if source.attribute_names:
+        meta["attributes_sha256"] = sha256_of_file(folder / ATTRIBUTES)
+        meta["attribute_names"] = list(source.attribute_names)
+    for name in {CONDITION, ATTRIBUTES} - set(row_shapes):  # of another data set of this name
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / META, meta | {"fingerprint": _fingerprint(meta)})
+    unfinished.remove()
+
+
+def _describes(path: Path, config: DataConfig, identity: str) -> bool:
+    """Whether the description at `path` is of this data set, made from this source."""
+    try:
+        meta = json.loads(path.read_bytes())
+        described = read_config(DataConfig, meta["config"], "data")
+    except (OSError, ValueError, KeyError):
+        return False
+    return (described, meta.get("source_identity")) == (config, identity)
+
+
+def _write_pictures(
+    unfinished: UnfinishedStore,
+    source: ImageSource,
+    config: DataConfig,
+    chosen: Sequence[int],
+    progress: Progress | None,
+) -> None:
+    """Read what is left of the source; append it."""
+    first = {record.sha256: record for record in reversed(unfinished.records)}
+    source.unreadable += unfinished.unreadable
+    skipped, start = len(source.unreadable), unfinished.read
+    for done, image in enumerate(source.read(chosen[start:]), start=start + 1):
+        pixels = _convert(image.pixels, image.origin, config)
+        record = _describe(image, pixels, len(unfinished.records), config)
+        earlier = first.setdefault(record.sha256, record)
+        if earlier is not record:
+            across = earlier.split != record.split
+            unfinished.duplicates.append(Duplicate(record.origin, earlier.origin, across))
+        if earlier is record or config.duplicate_rule == "keep":
+            rows = {IMAGES: pixels}
+            if image.condition is not None:
+                rows[CONDITION] = _convert(image.condition, image.origin, config)
+            if image.attributes is not None:
+                rows[ATTRIBUTES] = image.attributes
+            unfinished.append(record, rows)
+        elif config.duplicate_rule == "stop":
+            raise ConfigurationError(
+                f"duplicates = 'stop': picture {record.origin} is identical to {earlier.origin}"
+            )
+        read = done + len(source.unreadable) - skipped
+        unfinished.advance(read, source.unreadable)
+        if progress is not None:
+            progress(read, len(chosen))
+
+
+def _choose(count: int, config: DataConfig) -> Sequence[int]:
+    """Pick the rows of the source; never simply the first, for files are often sorted by class."""
+    if config.limit is None or config.limit >= count:
+        return range(count)
+    rng = np.random.default_rng(config.seed)
+    chosen: list[int] = np.sort(rng.choice(count, config.limit, replace=False)).tolist()
+    return chosen
+
+
+def _describe(
+    image: SourceImage, pixels: npt.NDArray[np.uint8], row: int, config: DataConfig
+) -> ImageRecord:
+    sha256 = image_sha256(pixels)
+    split = image.split or assign_split(
+        sha256, config.validation_share, config.test_share, config.seed
+    )
+    return make_record(
+        pixels,
+        row=row,
+        origin=image.origin,
+        sha256=sha256,
+        original_shape=image.pixels.shape,
+        split=split,
+        label=image.label,
+    )
+
+
+def _convert(
+    pixels: npt.NDArray[np.uint8], origin: str, config: DataConfig
+) -> npt.NDArray[np.uint8]:
+    """A picture of any shape -> uint8 (size,size,channels)."""
+    fit = "resize" if config.source == "digits" else config.fit
+    try:
+        pixels = convert_channels(pixels, config.channels)
+        if config.crop is not None:
+            pixels = crop_centre(pixels, config.crop)
+        return np.ascontiguousarray(fit_to_canvas(pixels, config.image_size, fit))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} (picture {origin})") from None
+
+
+def _check_splits(records: Sequence[ImageRecord], config: DataConfig, source: ImageSource) -> None:
+    counts = Counter(record.split for record in records)
+    if source.validation_is_test:
+        counts["validation"] = counts["test"]
+    empty = [split for split in SPLITS if not counts[split]]
+    if empty and config.split == "official":
+        raise ConfigurationError(
+            f"data set {config.name!r}: no images in {', '.join(empty)} of the official split "
+            f"({len(records)} images); give more images or a larger limit"
+        )
+    if empty:
+        raise ConfigurationError(
+            f"data set {config.name!r}: no images in {', '.join(empty)} "
+            f"({len(records)} images, validation_share {config.validation_share:g}, "
+            f"test_share {config.test_share:g}); give more images, larger shares or another seed"
+        )
+
+
+def _fingerprint(meta: dict[str, Any]) -> str:
+    """Hash what later stages depend on; not the name, nor where the source lay."""
+    elsewhere = ("name", "path", "unreadable", "accept_licence", "allow_unpinned")
+    config = {key: value for key, value in meta["config"].items() if key not in elsewhere}
+    # Younger than the first fingerprints: at their defaults they must not change any.
+    for key, default in (("crop", None), ("split", "random"), ("duplicates", None)):
+        if config[key] == default:
+            del config[key]
+    keys = ["format_version", "images_sha256", "records_sha256", "class_names"]
+    extras = ("attributes_sha256", "attribute_names", "condition_sha256")
+    keys += [key for key in extras if key in meta]
+    return fingerprint({"config": config} | {key: meta[key] for key in keys})
+
+
+def _log_losses(
+    duplicates: Sequence[Duplicate], unreadable: Sequence[str], config: DataConfig
+) -> None:
+    if duplicates:
+        pairs = ", ".join(f"{again} = {first}" for again, first, _ in duplicates[:NAMED_IN_LOG])
+        more = ", ..." if len(duplicates) > NAMED_IN_LOG else ""
+        done = "kept" if config.duplicate_rule == "keep" else "dropped"
+        logger.warning("%s %d exact duplicates: %s%s", done, len(duplicates), pairs, more)
+        across = sum(duplicate.across for duplicate in duplicates)
+        if across:
+            logger.warning("%d of the duplicates are in another split than the first", across)
+    if unreadable:
+        logger.warning("skipped %d unreadable pictures", len(unreadable))
