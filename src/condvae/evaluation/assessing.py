@@ -21,6 +21,7 @@ from condvae.calibration import (
     ecdf_band,
     judge,
     one_case_per_image,
+    tabulate_coverage,
 )
 from condvae.calibration.verdict import IGNORES_Y, MISCALIBRATED
 from condvae.evaluation.calibrating import usable_draws
@@ -28,7 +29,6 @@ from condvae.evaluation.grouping import POOLED, group_cases
 from condvae.evaluation.scoring import CaseScores
 from condvae.metrics.cases import EvaluationCase
 from condvae.metrics.definitions import coverage_metric
-from condvae.metrics.scores import ratio_of_sums
 
 __all__ = ["assess_calibration"]
 
@@ -172,14 +172,10 @@ def _describe_test(
 def _coverage(
     score: CaseScores, name: str, group: NDArray[np.intp], images: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
-    rows = []
-    for level in LEVELS:
-        metric = coverage_metric(level)
-        found = ratio_of_sums(
-            score.values[metric][group], score.weights[metric][group], images[group]
-        )
-        rows.append({"group": name, "level": level, **asdict(found)})
-    return rows
+    metrics = [coverage_metric(level) for level in LEVELS]
+    covered = np.stack([score.values[metric][group] for metric in metrics], axis=1)
+    table = tabulate_coverage(covered, score.weights[metrics[0]][group], images[group])
+    return [{"group": name, **asdict(row)} for row in table]
 
 
 def _strict(value: Any) -> Any:
