@@ -17,7 +17,7 @@ from condvae.calibration.ranks import one_case_per_image
 from condvae.configuration import ConfigurationError, check_positive
 from condvae.metrics.scores import ScoreValue, mean_score
 
-__all__ = ["ClassCalibration", "ReliabilityBin", "assess_classes"]
+__all__ = ["ClassCalibration", "ReliabilityBin", "assess_classes", "scores_by_class"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def assess_classes(
     draws, n = given.shape
     counts = np.stack([(given == c).sum(axis=0) for c in range(classes)], axis=1)
     totals = counts + (true[:, None] == np.arange(classes))
-    nll, brier = _scores_by_class(totals, draws)
+    nll, brier = scores_by_class(totals, draws)
     rows = np.arange(n)
     weights = totals / (draws + 1)
     chosen = one_case_per_image(rows if images is None else images, seed)
@@ -158,10 +158,18 @@ def _check_labels(given: NDArray[np.generic], true: NDArray[np.generic], classes
             )
 
 
-def _scores_by_class(
+def scores_by_class(
     totals: NDArray[np.int64], draws: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores (N,C) of each case if class c were its truth, and the rest of `totals` its completions."""
+    """Negative log-likelihood and Brier score of every case, if class c were its truth.
+
+    Args:
+        totals: Integers (N,C), completions in each class, the truth counted in.
+        draws: S, completions without the truth.
+
+    Returns:
+        Both (N,C); see `ClassCalibration`.
+    """
     classes = totals.shape[1]
     rest = totals - 1.0
     possible = np.where(totals > 0, (rest + 0.5) / (draws + classes / 2), 1.0)

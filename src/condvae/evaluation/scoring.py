@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae.calibration import LEVELS
+from condvae.calibration.classes import scores_by_class
 from condvae.configuration import ConfigurationError
 from condvae.evaluation.calibrating import Calibrator
 from condvae.evaluation.chunks import ChunkFolder
@@ -277,15 +278,12 @@ def _classify(
 def _class_scores(
     predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Scores of the shares of the classes; `condvae.calibration.assess_classes` defines them."""
-    draws = len(predictions)
-    counts = np.stack([(predictions == c).sum(axis=0) for c in range(classes)])
-    true = np.take_along_axis(counts, labels[None], axis=0)[0]
-    concentration = np.square(counts / draws).sum(axis=0)
-    return {
-        "class_nll": -np.log((true + 0.5) / (draws + classes / 2)),
-        "class_brier": 1 - 2 * true / draws + (draws * concentration - 1) / (draws - 1),
-    }
+    """Scores of the shares of the classes, as `condvae.calibration.assess_classes` averages them."""
+    every = np.concatenate([predictions, labels[None]])
+    totals = np.stack([(every == c).sum(axis=0) for c in range(classes)], axis=1)
+    nll, brier = scores_by_class(totals, len(predictions))
+    cases = np.arange(len(labels))
+    return {"class_nll": nll[cases, labels], "class_brier": brier[cases, labels]}
 
 
 def _bounds(
