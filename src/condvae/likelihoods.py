@@ -17,10 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condvae.configuration import check_choice, check_positive
+from condvae.distributions import log_softplus
 
 __all__ = ["LogisticMixture"]
 
 MIN_LOG_SCALE = -7.0
+# With softplus none is published (-250, where exp overflows): scales far below a bin's width.
+MIN_SOFTPLUS_LOG_SCALE = -80.0
 # Uniform noise is kept this far from 0 and 1: both logarithms below stay finite.
 UNIFORM_MARGIN = 1e-5
 
@@ -36,16 +39,20 @@ class LogisticMixture:
         channels: 1 or 3.
         mixtures: Number of components M.
         bits: Bits per channel, 8 or 5. With 5 bits the bin half-width is 1/31, as published.
+        scale: How an output a gives a scale. ``exp``: e^a, at least e^-7 (Child 2020). ``softplus``:
+            log2(1 + 2^a), without a floor (Hazami, Mama and Thurairatnam, Efficient-VDVAE, 2022).
     """
 
     channels: int
     mixtures: int = 10
     bits: int = 8
+    scale: str = "exp"
 
     def __post_init__(self) -> None:
         check_choice("channels", self.channels, (1, 3))
         check_choice("bits", self.bits, (5, 8))
         check_positive("mixtures", self.mixtures)
+        check_choice("scale", self.scale, ("exp", "softplus"))
 
     @property
     def parameter_channels(self) -> int:
@@ -64,7 +71,10 @@ class LogisticMixture:
         logits = parameters[:, :m]
         rest = parameters[:, m:].reshape(batch, self.channels, -1, height, width)
         means = rest[:, :, :m]
-        log_scales = rest[:, :, m : 2 * m].clamp(min=MIN_LOG_SCALE)
+        if self.scale == "softplus":
+            log_scales = log_softplus(rest[:, :, m : 2 * m]).clamp(min=MIN_SOFTPLUS_LOG_SCALE)
+        else:
+            log_scales = rest[:, :, m : 2 * m].clamp(min=MIN_LOG_SCALE)
         coefficients = torch.tanh(rest[:, :, 2 * m :]) if self.channels == 3 else None
         return logits, means, log_scales, coefficients
 

@@ -121,7 +121,10 @@ def save_posterior(
 def _save(
     folder: Path, state: Mapping[str, Tensor], kind: str, vae: VDVAE, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    data = save({k: v.detach().cpu().contiguous() for k, v in state.items()})
+    # Numbers that mean something else must not have the same sha256, by which models are told apart.
+    latent_std = vae.architecture.latent_std
+    metadata = None if latent_std == "exp" else {"latent_std": latent_std}
+    data = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata)
     with open_atomic(folder / WEIGHTS) as file:
         file.write(data)
     # Facts may be another model's card: what is true of this one overrides them.
@@ -129,7 +132,7 @@ def _save(
         **facts,
         "format": FORMAT,
         "kind": kind,
-        "architecture": dataclasses.asdict(vae.architecture),
+        "architecture": vae.architecture.facts(),
         "data_contract": dataclasses.asdict(vae.contract),
         "parameters": sum(v.numel() for v in state.values()),
         "sha256": sha256_of_file(folder / WEIGHTS),
@@ -178,8 +181,8 @@ def load_posterior(folder: str | Path, device: torch.device | str = "cpu") -> Im
     """Open a folder written by `save_posterior`.
 
     Args:
-        folder: The model folder, or the name of a bundled model resolved by
-            `condvae.pretrained.find_model`.
+        folder: The model folder, or the name of a bundled model or address on the hub
+            (``hf://OWNER/NAME``) resolved by `condvae.pretrained.find_model`.
         device: Where the weights go.
 
     Raises:
@@ -203,7 +206,7 @@ def vae_source(name: str, architecture: Architecture, contract: DataContract) ->
     """Open a VAE as a start for training another one.
 
     Args:
-        name: Model folder or registered name.
+        name: Model folder, registered name or address on the hub.
         architecture: Of the VAE to be trained.
         contract: Its data contract.
 
@@ -229,7 +232,7 @@ def posterior_source(name: str, vae: VDVAE, task: str, heads: str) -> Source:
     Heads of another kind are offered under other names, because the same numbers mean something else.
 
     Args:
-        name: Model folder or registered name.
+        name: Model folder, registered name or address on the hub.
         vae: The frozen model that the new partial encoder is for.
         task: Name of its task.
         heads: Kind of its heads.
@@ -245,7 +248,9 @@ def posterior_source(name: str, vae: VDVAE, task: str, heads: str) -> Source:
     differences = []
     theirs = {k.removeprefix("vae."): v for k, v in state.items() if k.startswith("vae.")}
     contract = read_config(DataContract, card.get("data_contract"), "data_contract")
-    if contract != vae.contract or not _equal(theirs, vae.state_dict()):
+    shape = read_config(Architecture, card.get("architecture"), "architecture")
+    same = (shape.latent_std, contract) == (vae.architecture.latent_std, vae.contract)
+    if not same or not _equal(theirs, vae.state_dict()):
         differences.append("it is for another VAE than weights.vae")
     if card.get("task") != task:
         differences.append(f"its task is {card.get('task')!r}, not {task!r}")

@@ -17,8 +17,8 @@ from pipelines.parameters import ModelConfig, WeightsConfig
 
 __all__ = ["apply_recipe"]
 
-# These do not decide what is trained on, or only as far as rounding goes.
-KEPT = ("precision", "checkpoint_every", "log_every", "validate_every")
+# These do not decide what is trained on, or only as far as rounding goes, or where a run would end.
+KEPT = ("precision", "checkpoint_every", "log_every", "validate_every", "max_restarts")
 COMMON = "cifar10"
 LARGEST_START = 0.05  # share of the start in the averaged weights that is passed over
 
@@ -38,14 +38,14 @@ def apply_recipe(
     - `pretraining` by the unconditional settings of `model.architecture` where that is a preset's
       name, else of the same preset;
     - `model.mean`, `model.std` and `model.bits` of a new VAE by those of `model.architecture` where
-      that is a preset's name;
+      that is a preset's name, `model.latent_std` by its own there;
     - `model.initialisation` by ``random``, `masks` by the published free-form masks alone, not
       stratified.
 
     Where nobody has published settings (a model that is no preset, or the partial encoder of
     ``ffhq1024``) those of ``cifar10`` hold, except for `steps`, which stay as configured. `precision`,
-    `checkpoint_every`, `log_every`, `validate_every` and `masks.pool` always do. What `given` holds
-    wins over the recipe; kinds of masks given there come beside the published one.
+    `max_restarts`, `checkpoint_every`, `log_every`, `validate_every` and `masks.pool` always do. What
+    `given` holds wins over the recipe; kinds of masks given there come beside the published one.
 
     Args:
         parameters: All of them, checked; `given` is in them already.
@@ -99,13 +99,13 @@ def _preset_of_frozen_vae(parameters: Mapping[str, Any], project: Path) -> str |
     if weights.preset is not None:
         return weights.preset
     architecture = read_config(ModelConfig, parameters["model"], "model").architecture
-    for name in (_preset_on_card(weights.vae, project), architecture):
+    for name in (_preset_on_card(weights.vae, project, weights.cache), architecture):
         if name in PRESETS:
             return name
     return None
 
 
-def _preset_on_card(vae: str, project: Path) -> str | None:
+def _preset_on_card(vae: str, project: Path, cache: str | None) -> str | None:
     """The preset that a published name or a model folder states."""
     card = read_cards().get(vae)
     if card is not None and card.folder is None:
@@ -114,7 +114,7 @@ def _preset_on_card(vae: str, project: Path) -> str | None:
         return None
     folder = project / vae
     if card is not None or not folder.exists():
-        folder = find_model(vae)
+        folder = find_model(vae, cache)
     preset: str | None = read_card(folder, "vae").get("preset")
     return preset
 
@@ -128,7 +128,9 @@ def _conditional_settings(preset: str | None) -> dict[str, Any]:
 
 def _unconditional_settings(preset: str | None) -> dict[str, Any]:
     config = PRESETS[preset].unconditional if preset is not None else None
-    return _settings(config, PRESETS[COMMON].unconditional)
+    common = PRESETS[COMMON].unconditional
+    assert common is not None
+    return _settings(config, common)
 
 
 def _settings(config: TrainingConfig | None, common: TrainingConfig) -> dict[str, Any]:
@@ -143,7 +145,12 @@ def _contract(preset: str | None) -> dict[str, Any]:
     if preset is None:
         return {}
     contract = PRESETS[preset].contract
-    return {"bits": contract.bits, "mean": contract.mean, "std": contract.std}
+    return {
+        "bits": contract.bits,
+        "mean": contract.mean,
+        "std": contract.std,
+        "latent_std": None,
+    }
 
 
 def _list_changes(published: Mapping[str, Any], given: Mapping[str, Any]) -> str:

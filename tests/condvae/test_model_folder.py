@@ -75,7 +75,7 @@ def test_card(tmp_path, posterior):
     assert card["task"] == "inpainting"
     assert card["heads"] == "absolute"
     assert card["steps"] == 3
-    assert card["architecture"] == dataclasses.asdict(posterior.model.vae.architecture)
+    assert card["architecture"] == posterior.model.vae.architecture.facts()
     assert card["data_contract"] == dataclasses.asdict(posterior.contract)
     assert card["sha256"] == sha256_of_file(tmp_path / "model.safetensors")
     modules = (posterior.model.vae, posterior.model.latents)
@@ -271,6 +271,33 @@ def test_cards_from_before_there_were_kinds_mean_absolute_heads(tmp_path, poster
     rewrite_card(tmp_path, heads="relative")
     with pytest.raises(ConfigurationError, match="heads = 'relative': expected one of absolute"):
         load_posterior(tmp_path)
+
+
+def test_kind_of_std_is_on_the_card_and_tells_equal_weights_apart(tmp_path, make_vae, make_pixels):
+    kinds = {std: make_vae(dtype=torch.float32, latent_std=std) for std in ("exp", "softplus")}
+    cards = {std: save_vae(tmp_path / std, vae, {}) for std, vae in kinds.items()}
+    assert "latent_std" not in cards["exp"]["architecture"]
+    assert cards["softplus"]["architecture"]["latent_std"] == "softplus"
+    assert cards["exp"]["sha256"] != cards["softplus"]["sha256"]
+    for std, vae in kinds.items():
+        loaded, _ = load_vae(tmp_path / std)
+        assert loaded.architecture == vae.architecture
+    smooth = kinds["softplus"]
+    differences = vae_source(
+        str(tmp_path / "exp"), smooth.architecture, smooth.contract
+    ).differences
+    assert differences == ("its architecture.latent_std is 'exp', not 'softplus'",)
+
+
+def test_posterior_over_equal_weights_with_another_std_is_another(tmp_path, make_posterior):
+    kinds = {s: make_posterior(dtype=torch.float32, latent_std=s) for s in ("exp", "softplus")}
+    for std, posterior in kinds.items():
+        save_posterior(tmp_path / std, posterior, {})
+    for std, expected in (("exp", ("it is for another VAE than weights.vae",)), ("softplus", ())):
+        source = posterior_source(
+            str(tmp_path / std), kinds["softplus"].model.vae, "inpainting", "absolute"
+        )
+        assert source.differences == expected
 
 
 def test_vae_as_a_source(tmp_path, vae, posterior):

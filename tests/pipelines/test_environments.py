@@ -12,7 +12,7 @@ from condvae.configuration import read_config
 from condvae.data import DataConfig
 from condvae.pretrained import read_cards
 from condvae.training import TrainingConfig
-from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae import architecture_named
 from condvae.vdvae.presets import PRESETS
 from pipelines.data_preparation.nodes import prepare_images_node
 from pipelines.parameters import WeightsConfig, check_parameters
@@ -114,6 +114,12 @@ def test_sets_without_a_published_vae_have_the_published_conditional_settings(
 ):
     training = read_config(TrainingConfig, load(environment)["training"], "training")
     assert (training.learning_rate, training.batch_size, training.steps) == (rate, batch, steps)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_long_pretraining_survives_a_divergence(environment):
+    found = read_config(TrainingConfig, load(environment)["pretraining"], "pretraining")
+    assert found.max_restarts == (3 if found.steps >= 100_000 else 0)
 
 
 def test_identical_images_of_an_official_split_are_marked_in_the_manifest(tmp_path):

@@ -86,7 +86,10 @@ def test_model_nobody_published_gets_the_common_settings_and_keeps_its_steps():
 def test_new_vae_of_a_preset_gets_its_settings_and_contract(name):
     found = published({"model": {"architecture": name}})
     preset = PRESETS[name]
-    assert_settings(found["pretraining"], preset.unconditional)
+    if preset.unconditional is not None:
+        assert_settings(found["pretraining"], preset.unconditional)
+    else:
+        assert_settings(found["pretraining"], PRESETS["cifar10"].unconditional, "steps")
     contract = DataContract(
         preset.contract.channels,
         preset.contract.size,
@@ -224,6 +227,10 @@ def test_contract_of_a_new_vae():
     ("values", "message"),
     [
         ({"bits": 7}, "bits = 7: expected one of 5, 8"),
+        (
+            {"architecture": "efficient_celeba64", "bits": 5},
+            "bits = 5: expected 8 for efficient_cel",
+        ),
         ({"std": 0.0}, "std = 0.0: expected > 0"),
         ({"mean": 256.0}, r"mean = 256\.0: expected in \[0, 255\]"),
     ],

@@ -16,7 +16,8 @@ class GaussianHead(Block):
     """IPA's head: the same block as the posterior's, fed with the partial encoder's activations.
 
     It sees the decoder's hidden state before the prior's skip output is added, and gives absolute
-    mean and log-std (Harvey, Naderiparizi, Wood 2022).
+    mean and log-std (Harvey, Naderiparizi, Wood 2022), the latter in the architecture's way
+    (`latent_std`).
     """
 
     needs_prior = False
@@ -28,7 +29,10 @@ class GaussianHead(Block):
             int(width * architecture.bottleneck),
             2 * architecture.latent_channels,
             spec.resolution,
+            activation=architecture.activation,
         )
+        self.link = architecture.linked_channels(spec)
+        self.latent_std = architecture.latent_std
 
     def distribution(
         self, h: Tensor, features: Tensor, prior: DiagonalGaussian | None = None
@@ -37,11 +41,12 @@ class GaussianHead(Block):
 
         Args:
             h: (B,width,R,R), the decoder's hidden state.
-            features: (B,width,R,R), the partial encoder's activations.
+            features: (B,·,R,R), the partial encoder's activations; the head sees those of its link.
             prior: p(z | z above) with (B,Z,R,R); only heads with `needs_prior` look at it.
         """
         del prior
-        return DiagonalGaussian.from_parameters(self(torch.cat([h, features], dim=1)))
+        parameters: Tensor = self(torch.cat([h, features[:, self.link]], dim=1))
+        return DiagonalGaussian.from_parameters(parameters, self.latent_std)
 
 
 class ResidualHead(GaussianHead):

@@ -11,7 +11,7 @@ from condvae.conditional.heads import HEADS, GaussianHead
 from condvae.configuration import ConfigurationError, check_choice
 from condvae.distributions import DiagonalGaussian
 from condvae.vdvae.decoder import DecoderBlock, LatentGroup
-from condvae.vdvae.encoder import Encoder
+from condvae.vdvae.encoder import new_encoder
 from condvae.vdvae.model import VDVAE
 
 __all__ = [
@@ -74,7 +74,7 @@ class PartialEncoder(nn.Module):
         check_choice("heads", heads, HEADS)
         self.condition_channels = condition_channels
         self.head_kind = heads
-        self.encoder = Encoder(vae.architecture, condition_channels)
+        self.encoder = new_encoder(vae.architecture, condition_channels)
         self.heads = nn.ModuleList(
             HEADS[heads](vae.architecture, spec) for spec in vae.architecture.decoder_blocks
         )

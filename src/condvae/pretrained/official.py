@@ -17,14 +17,16 @@ from condvae.files import sha256_of_file
 from condvae.model_folder import read_card, save_posterior, save_vae
 from condvae.posterior import ImagePosterior
 from condvae.pretrained.cards import KINDS, read_cards
+from condvae.pretrained.hub_address import is_hub_address
 from condvae.pretrained.store import cache_folder, fetch, find_model
 from condvae.tasks import Inpainting
-from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.architectures import architecture_named
 from condvae.vdvae.checkpoints import (
     load_official_conditional,
     load_official_vae,
     read_official,
 )
+from condvae.vdvae.efficient import load_efficient_vae
 from condvae.vdvae.presets import PRESETS, Preset, preset_named
 
 __all__ = ["convert_official", "resolve_posterior", "resolve_vae"]
@@ -46,8 +48,8 @@ def resolve_vae(
     """Return the model folder of a VAE, fetching and converting what has to be.
 
     Args:
-        name_or_path: Name of a model of the package or of a published checkpoint, a model folder, or
-            an official checkpoint (``.th``).
+        name_or_path: Name of a model of the package or of a published checkpoint, an address on the
+            hub (``hf://``), a model folder, or an official checkpoint (``.th``).
         preset: The published model a ``.th`` belongs to; published names know theirs.
         cache: Where fetched files lie; see `cache_folder`.
         allow_unpinned: Accept a file whose sha256 nobody has stated yet; see `fetch`.
@@ -56,6 +58,8 @@ def resolve_vae(
     Raises:
         ConfigurationError: See `find_model`, `fetch` and `convert_official`.
     """
+    if is_hub_address(name_or_path):
+        return find_model(name_or_path, cache)
     parent = Path(folder) if folder is not None else cache_folder(cache) / "converted"
     card = read_cards().get(name_or_path)
     if card is not None and card.folder is None:
@@ -76,15 +80,17 @@ def resolve_posterior(
     """Return the model folder of a posterior, converting an official checkpoint.
 
     Args:
-        name_or_path: Name of a model of the package, a model folder, or an official conditional
-            checkpoint (``.th``).
+        name_or_path: Name of a model of the package, an address on the hub (``hf://``), a model
+            folder, or an official conditional checkpoint (``.th``).
         preset: The published model a ``.th`` belongs to.
-        cache: See `cache_folder`; used where `folder` is not given.
+        cache: See `cache_folder`.
         folder: Converted models lie here; None = ``converted`` in the cache folder.
 
     Raises:
         ConfigurationError: See `find_model` and `convert_official`; also a published VAE's name.
     """
+    if is_hub_address(name_or_path):
+        return find_model(name_or_path, cache)
     if name_or_path.endswith(SUFFIX):
         parent = Path(folder) if folder is not None else cache_folder(cache) / "converted"
         return convert_official(name_or_path, _stated(preset, name_or_path), parent, "posterior")
@@ -141,7 +147,9 @@ def convert_official(
     }
     try:
         if kind == "vae":
-            save_vae(folder, load_official_vae(file, fitting), facts)
+            efficient = architecture_named(fitting.architecture).is_efficient
+            load = load_efficient_vae if efficient else load_official_vae
+            save_vae(folder, load(file, fitting), facts)
         else:
             vae, partial = load_official_conditional(file, fitting)
             posterior = ImagePosterior(ConditionalModel(vae, partial), Inpainting())
@@ -157,9 +165,11 @@ def _is_converted(folder: Path, preset: Preset, sha256: str, kind: str) -> bool:
         card = read_card(folder, kind)
     except ConfigurationError:  # not there, or left half-written
         return False
+    expected = architecture_named(preset.architecture)
     return (
         (card.get("weights_source") or {}).get("sha256") == sha256
-        and card["architecture"] == dataclasses.asdict(architecture_named(preset.architecture))
+        # Efficient-VDVAE's checkpoints say their own architecture.
+        and (expected.is_efficient or card["architecture"] == expected.facts())
         and card["data_contract"] == dataclasses.asdict(preset.contract)
     )
 

@@ -12,7 +12,10 @@ class Callback(Protocol):
     """Receives a run's events; must not change the run."""
 
     def on_start(self, name: str, step: int, steps: int, batch_size: int) -> None:
-        """Training `name` begins (or resumes) after `step` of `steps` updates."""
+        """Training `name` begins (or resumes) after `step` of `steps` updates.
+
+        A run that goes back to a checkpoint ends and begins again.
+        """
         ...
 
     def on_step(self, step: int) -> None:

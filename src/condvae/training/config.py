@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from condvae.configuration import ConfigurationError, check_choice, check_positive
 
@@ -31,6 +32,10 @@ class TrainingConfig:
         skip_threshold: See `skip_rule`.
         max_skips: So many updates in a row are left out at most; the next one is taken, clipped. The
             published rule alone freezes training for ever once norms stay high (vdvae issue 25).
+        max_restarts: So many times a run that has diverged goes back to a checkpoint, halves its
+            learning rate and goes on with other draws; then, as with 0, it ends with an error.
+            Diverged is a run whose gradients or weights stay non-finite or, unless this is 0, whose
+            gradient norms explode; see `condvae.training.guard`.
         precision: ``float32`` or ``bfloat16`` (autocast; weights and KL stay float32).
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between metric records.
@@ -50,6 +55,7 @@ class TrainingConfig:
     skip_rule: str = "adaptive"
     skip_threshold: float = 10.0
     max_skips: int = 10
+    max_restarts: int = 0
     precision: str = "float32"
     checkpoint_every: int = 200
     log_every: int = 20
@@ -59,7 +65,7 @@ class TrainingConfig:
         names = ("steps", "batch_size", "learning_rate", "clip_norm", "skip_threshold")
         for name in (*names, "checkpoint_every", "log_every", "max_skips"):
             check_positive(name, getattr(self, name))
-        for name in ("weight_decay", "warmup_steps", "validate_every"):
+        for name in ("weight_decay", "warmup_steps", "validate_every", "max_restarts"):
             check_positive(name, getattr(self, name), zero=True)
         check_choice("schedule", self.schedule, ("constant", "cosine"))
         check_choice("skip_rule", self.skip_rule, ("adaptive", "published", "none"))
@@ -68,3 +74,11 @@ class TrainingConfig:
             raise ConfigurationError(f"ema_decay = {self.ema_decay!r}: expected in [0, 1)")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ConfigurationError(f"betas = {self.betas!r}: expected two numbers in [0, 1)")
+
+    def facts(self) -> dict[str, Any]:
+        """Fields by name, for fingerprints."""
+        facts = asdict(self)
+        # Younger than the first fingerprints: at its default it must not change any.
+        if self.max_restarts == 0:
+            del facts["max_restarts"]
+        return facts

@@ -1,4 +1,4 @@
-"""The rule that leaves bad updates out without ever freezing training."""
+"""The rule that leaves bad updates out without ever freezing training, and sees when it diverges."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ __all__ = ["TrainingDivergedError", "UpdateGuard"]
 WINDOW = 100
 LEAST_NORMS = 20
 MAX_NON_FINITE = 50
+EXPLOSION = 100.0
 
 
 class TrainingDivergedError(RuntimeError):
-    """Gradients have not been finite for many steps; the last checkpoint is still good."""
+    """Weights, or gradients for many steps, are not finite, or gradient norms have exploded.
+
+    The last checkpoint is still good.
+    """
 
 
 class UpdateGuard:
@@ -27,12 +31,15 @@ class UpdateGuard:
     those of skipped updates included, and at most `max_skips` updates in a row are left out.
 
     Args:
-        config: `skip_rule`, `skip_threshold`, `max_skips`.
+        config: `skip_rule`, `skip_threshold`, `max_skips`; `max_restarts` other than 0 has explosions
+            looked for: a median of recent norms of more than `EXPLOSION` times that at the last
+            checkpoint.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.norms: deque[float] = deque(maxlen=WINDOW)
+        self.usual_norm: float | None = None  # median at the last checkpoint, once it is known
         self.skips_in_a_row = 0
         self.non_finite_in_a_row = 0
         self.skipped = 0
@@ -41,7 +48,8 @@ class UpdateGuard:
         """Return whether the update with this gradient norm (before clipping) is to be applied.
 
         Raises:
-            TrainingDivergedError: Norms have not been finite for `MAX_NON_FINITE` steps.
+            TrainingDivergedError: Norms have not been finite for `MAX_NON_FINITE` steps, or have
+                exploded.
         """
         if not math.isfinite(norm):
             self.skipped += 1
@@ -55,12 +63,40 @@ class UpdateGuard:
         self.non_finite_in_a_row = 0
         excessive = norm > self._threshold()
         self.norms.append(norm)
+        if self.config.max_restarts:
+            self._refuse_explosion()
         if excessive and self.skips_in_a_row < self.config.max_skips:
             self.skips_in_a_row += 1
             self.skipped += 1
             return False
         self.skips_in_a_row = 0
         return True
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether a checkpoint may be written: the last update was taken, or there are no restarts."""
+        return not (self.config.max_restarts and (self.skips_in_a_row or self.non_finite_in_a_row))
+
+    def mark_checkpoint(self) -> None:
+        """Compare later norms with the present ones."""
+        self.usual_norm = self._median()
+
+    def start_again(self) -> None:
+        """Forget what was wrong with the last steps: those to come are others."""
+        self.skips_in_a_row = 0
+        self.non_finite_in_a_row = 0
+
+    def _median(self) -> float | None:
+        return statistics.median(self.norms) if len(self.norms) >= LEAST_NORMS else None
+
+    def _refuse_explosion(self) -> None:
+        median = self._median()
+        if self.usual_norm and median is not None and median > EXPLOSION * self.usual_norm:
+            raise TrainingDivergedError(
+                f"the median gradient norm of the last {len(self.norms)} steps is {median:.3g}, at "
+                f"the last checkpoint it was {self.usual_norm:.3g}: lower learning_rate or "
+                "clip_norm; the last checkpoint holds the weights before"
+            )
 
     def _threshold(self) -> float:
         if self.config.skip_rule == "published":
@@ -83,6 +119,7 @@ class UpdateGuard:
         norms = state["norms"]
         assert isinstance(norms, list)
         self.norms = deque(norms, maxlen=WINDOW)
+        self.mark_checkpoint()
         self.skips_in_a_row = int(str(state["skips_in_a_row"]))
         self.non_finite_in_a_row = int(str(state["non_finite_in_a_row"]))
         self.skipped = int(str(state["skipped"]))

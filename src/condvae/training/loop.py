@@ -3,11 +3,15 @@
 `fit` may be killed at any instant; called again with the same arguments it goes on from the newest
 checkpoint and ends with the same weights. Called once more when finished, it does nothing. Where a run
 without a checkpoint starts is decided in `condvae.training.start`.
+
+A run that diverges may go back to a checkpoint (`TrainingConfig.max_restarts`). The checkpoint says so
+before training goes on, and a kill changes nothing here either.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -23,11 +27,15 @@ from condvae.training.acceleration import explain_out_of_memory
 from condvae.training.callbacks import Callback
 from condvae.training.config import TrainingConfig
 from condvae.training.ema import WeightAverage
-from condvae.training.guard import UpdateGuard
+from condvae.training.guard import TrainingDivergedError, UpdateGuard
 from condvae.training.start import Start, begin_run, check_start
 from condvae.training.state import CheckpointFolder
 
 __all__ = ["FitResult", "Objective", "fit", "learning_rate_at"]
+
+RESTART_FACTOR = 0.5  # of the learning rate
+
+log = logging.getLogger(__name__)
 
 
 class Objective(Protocol):
@@ -49,7 +57,10 @@ class Objective(Protocol):
         ...
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of one step and metrics to log; a pure function of the weights and `step`."""
+        """Loss of one step and metrics to log; a pure function of the weights and `step`.
+
+        `step` chooses data and noise. After a restart it is beyond the run's last step.
+        """
         ...
 
     def validate(self) -> dict[str, float]:
@@ -64,7 +75,8 @@ class FitResult:
     Attributes:
         weights: Averaged trainable weights by name.
         history: One record per logged step: ``step, images_seen`` and metrics. `images_seen` counts
-            every step at this run's batch size, those of a resumed run too.
+            every step at this run's batch size, those of a resumed run too, but none that a restart
+            has undone.
         resumed_from: Step the run started from in this process.
         images_per_second: Over this process's steps, None when there were none.
     """
@@ -75,9 +87,12 @@ class FitResult:
     images_per_second: float | None
 
 
-def learning_rate_at(config: TrainingConfig, step: int) -> float:
-    """Rate of 0-based `step`: linear warm-up, then constant or half a cosine down to zero."""
-    rate = config.learning_rate
+def learning_rate_at(config: TrainingConfig, step: int, restarts: int = 0) -> float:
+    """Rate of 0-based `step`: linear warm-up, then constant or half a cosine down to zero.
+
+    Each of `restarts` halves it.
+    """
+    rate = config.learning_rate * RESTART_FACTOR**restarts
     if step < config.warmup_steps:
         return rate * (step + 1) / config.warmup_steps
     if config.schedule == "cosine":
@@ -128,6 +143,8 @@ class _Run:
         self.average = WeightAverage(objective.module, config.ema_decay, warmup=config.ema_warmup)
         self.guard = UpdateGuard(config)
         self.step = 0
+        self.restarts: list[int] = []  # steps of the checkpoints that were gone back to
+        self.updates = 0  # in this process
 
     @property
     def name(self) -> str:
@@ -139,10 +156,11 @@ class _Run:
 
     def update(self) -> dict[str, Tensor | float]:
         """One optimisation step; returns its metrics."""
-        rate = learning_rate_at(self.config, self.step)
+        restarts = len(self.restarts)
+        rate = learning_rate_at(self.config, self.step, restarts)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, metrics = self.objective.loss(self.step)
+        loss, metrics = self.objective.loss(self.step + restarts * self.config.steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm))
@@ -150,12 +168,14 @@ class _Run:
             self.optimizer.step()
             self.average.update(self.step)
         self.step += 1
+        self.updates += 1
         return {
             **metrics,
             "loss": loss.detach(),
             "learning_rate": rate,
             "gradient_norm": norm,
             "skipped_updates": float(self.guard.skipped),
+            **({"restarts": float(restarts)} if self.config.max_restarts else {}),
         }
 
     def state(self) -> dict[str, Any]:
@@ -164,7 +184,24 @@ class _Run:
             "average": dict(self.average.values),
             "optimizer": self.optimizer.state_dict(),
             "guard": self.guard.state_dict(),
+            "restarts": list(self.restarts),
         }
+
+    def save(self, folder: CheckpointFolder) -> None:
+        """Write a checkpoint that training can go back to.
+
+        Raises:
+            TrainingDivergedError: Weights or their averages are not finite; nothing is written.
+        """
+        weights = (*self.parameters, *self.average.values.values())
+        # One answer for all of them: a GPU is waited for once.
+        if not bool(torch.stack([values.isfinite().all() for values in weights]).all()):
+            raise TrainingDivergedError(
+                f"weights are not finite after {self.step} steps: lower learning_rate or "
+                "clip_norm; the last checkpoint holds the weights before"
+            )
+        folder.save(self.step, self.state())
+        self.guard.mark_checkpoint()
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.take(state["trainable"])
@@ -173,6 +210,7 @@ class _Run:
         for group in self.optimizer.param_groups:  # another run's may differ
             group.update(betas=self.config.betas, weight_decay=self.config.weight_decay)
         self.guard.load_state_dict(state["guard"])
+        self.restarts = list(state.get("restarts", []))  # older checkpoints have none
         self.step = int(state["step"])
 
     def take(self, weights: Mapping[str, Tensor]) -> None:
@@ -212,7 +250,8 @@ def fit(
     Raises:
         ConfigurationError: `run_dir` belongs to another run or is in use, `start` does not fit, or
             memory ran out.
-        TrainingDivergedError: Gradients stay non-finite.
+        TrainingDivergedError: The run has diverged, and `config.max_restarts` restarts were of no
+            help.
     """
     run = _Run(config, objective)
     start = start or Start()
@@ -226,11 +265,52 @@ def fit(
 
 
 def _fit(run: _Run, folder: CheckpointFolder, callbacks: Sequence[Callback]) -> FitResult:
-    """Go on from where the run is to the last step."""
+    """Go on from where the run is to the last step, going back where it diverges."""
+    if run.config.max_restarts and not folder.path_of(run.step).exists():
+        run.save(folder)  # something to go back to, however early it diverges
+    resumed_from, started = run.step, time.perf_counter()
+    while True:
+        try:
+            history = _advance(run, folder, callbacks)
+            break
+        except TrainingDivergedError as error:
+            _go_back(run, folder, error)
+    seen = run.updates * run.config.batch_size
+    rate = seen / (time.perf_counter() - started) if seen else None
+    return FitResult(dict(run.average.values), history, resumed_from, rate)
+
+
+def _go_back(run: _Run, folder: CheckpointFolder, error: TrainingDivergedError) -> None:
+    """Put the run back to its newest checkpoint, or the one before where the newest was tried last."""
+    tried = run.restarts
+    if not run.config.max_restarts:
+        raise error
+    if len(tried) >= run.config.max_restarts:
+        steps = ", ".join(map(str, tried))
+        raise TrainingDivergedError(f"{error} (it was restarted from steps {steps})") from error
+    diverged_at, state = run.step, folder.load_latest()
+    if state is not None and tried and state["step"] == tried[-1]:
+        state = folder.load_latest(before=tried[-1]) or state
+    if state is None:
+        raise error
+    run.load(state)
+    run.restarts = [*tried, run.step]
+    run.guard.start_again()
+    run.save(folder)
+    log.warning(
+        "%s diverged at step %d (%s): restart %d of %d, from step %d at %g times the learning rate",
+        *(run.name, diverged_at, error, len(run.restarts), run.config.max_restarts, run.step),
+        RESTART_FACTOR ** len(run.restarts),
+    )
+
+
+def _advance(
+    run: _Run, folder: CheckpointFolder, callbacks: Sequence[Callback]
+) -> list[dict[str, float]]:
+    """Train to the last step and return the history."""
     config, objective = run.config, run.objective
-    resumed_from = run.step
     history = _History(folder.folder / "metrics.jsonl", run.step)
-    started = time.perf_counter()
+    is_due = False
     for callback in callbacks:
         callback.on_start(objective.name, run.step, config.steps, config.batch_size)
     try:
@@ -245,14 +325,14 @@ def _fit(run: _Run, folder: CheckpointFolder, callbacks: Sequence[Callback]) -> 
                 )
                 if validate or run.step % config.log_every == 0:
                     _record(run, metrics, history, callbacks, validate=validate)
-                if last or run.step % config.checkpoint_every == 0:
-                    folder.save(run.step, run.state())
+                is_due = is_due or run.step % config.checkpoint_every == 0
+                if last or (is_due and run.guard.is_calm):
+                    run.save(folder)
+                    is_due = False
     finally:
         for callback in callbacks:
             callback.on_end()
-    done = run.step - resumed_from
-    rate = done * config.batch_size / (time.perf_counter() - started) if done else None
-    return FitResult(dict(run.average.values), history.records, resumed_from, rate)
+    return history.records
 
 
 def _record(

@@ -276,7 +276,7 @@ def begin_run(run: Startable, folder: CheckpointFolder, start: Start) -> None:
         run.load(own)
         how = f"its own checkpoint {folder.path_of(run.step)}"
     elif state is not None:
-        run.load(state)
+        run.load({**state, "restarts": []})  # at this run's own learning rate
         how = f"the run in {start.path}: weights, averages and optimiser (start.resume)"
     elif source is not None:
         fitting = _fitting(_trainable(run.module), source.weights)
@@ -320,7 +320,11 @@ def _open_run(path: str, identity: Mapping[str, Any], shared: Sequence[str]) -> 
 def _differences(key: str, theirs: Any, own: Any) -> list[tuple[str, Any, Any]]:
     """What differs between two JSON values, field by field where both have fields."""
     if isinstance(theirs, Mapping) and isinstance(own, Mapping):
-        fields = [(f"{key}.{k}", theirs.get(k, "unknown"), value) for k, value in own.items()]
+        # Facts leave out what was not there from the beginning, where it is as it was then.
+        fields = [
+            (f"{key}.{k}", theirs.get(k, "unknown"), own.get(k, "unstated"))
+            for k in {**own, **theirs}
+        ]
         return [field for field in fields if field[1] != field[2]]
     return [(key, theirs, own)] if theirs != own else []
 

@@ -98,19 +98,28 @@ class CheckpointFolder:
         return self.folder / f"checkpoint-{step:09d}.pt"
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` updates, then remove all but the newest two."""
+        """Write the state after `step` updates, then remove later ones and all but the newest two."""
         payload = {"format": FORMAT, "fingerprint": self.fingerprint, "step": step, **state}
         with open_atomic(self.path_of(step)) as file:
             torch.save(payload, file)
+        # Given up by a run that went back, or damaged.
+        for later, path in self._files():
+            if later > step:
+                path.unlink(missing_ok=True)
         self._remove_older()
 
-    def load_latest(self) -> dict[str, Any] | None:
+    def load_latest(self, before: int | None = None) -> dict[str, Any] | None:
         """The newest readable state, or None; unreadable files are named in the log and passed over.
 
         Tensors come on the CPU: AdamW keeps its step counts there, and counts on a GPU would make
         every later update wait for it.
+
+        Args:
+            before: Look at states after fewer updates only.
         """
-        for _, path in self._files():
+        for step, path in self._files():
+            if before is not None and step >= before:
+                continue
             try:
                 # torch.load does not look at the checksums.
                 with zipfile.ZipFile(path) as archive:

@@ -1,6 +1,7 @@
 """The unconditional hierarchical VAE (Child 2020)."""
 
-from condvae.vdvae.architecture import ARCHITECTURES, Architecture, architecture_named
+from condvae.vdvae.architecture import Architecture
+from condvae.vdvae.architectures import ARCHITECTURES, architecture_named
 from condvae.vdvae.decoder import LatentGroup
 from condvae.vdvae.model import VDVAE, ElboTerms
 

@@ -3,30 +3,42 @@
 Grammar, as published (Child 2020): items separated by commas;
 ``RxN`` = N blocks at resolution R, ``RdK`` = a block at R followed by average pooling by K (encoder),
 ``RmS`` = the first block at R, which mixes in the hidden state of resolution S, enlarged (decoder).
+
+The family ``efficient_vdvae`` (Hazami, Mama, Thurairatnam 2022) links single blocks of the encoder to
+single groups, the last one at a resolution to the first: ``RuN`` = N blocks at R without a link
+(encoder; all others have one), ``RrN`` = N groups at R that share the link of the group before
+(decoder; all others take the next one).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from condvae.configuration import ConfigurationError, check_positive
+from condvae.configuration import ConfigurationError, check_choice, check_positive
+from condvae.distributions import LATENT_STDS
 
 __all__ = [
-    "ARCHITECTURES",
     "Architecture",
     "DecoderBlockSpec",
     "EncoderBlockSpec",
-    "architecture_named",
 ]
+
+FAMILIES = ("vdvae", "efficient_vdvae")
 
 
 @dataclass(frozen=True)
 class EncoderBlockSpec:
-    """One bottom-up block: where it works and by how much it pools afterwards (None = not)."""
+    """One bottom-up block: where it works and by how much it pools afterwards (None = not).
+
+    `linked`: some groups see this very block, before it pools (only in ``efficient_vdvae``).
+    """
 
     resolution: int
     down_rate: int | None
+    linked: bool = False
 
     @property
     def resolution_after(self) -> int:
@@ -36,15 +48,20 @@ class EncoderBlockSpec:
 
 @dataclass(frozen=True)
 class DecoderBlockSpec:
-    """One latent group: where it works and which resolution it mixes in (None = none)."""
+    """One latent group: where it works and which resolution it mixes in (None = none).
+
+    `link`: which linked block of the encoder at this resolution the group sees, counted bottom-up;
+    None = the last activation at this resolution.
+    """
 
     resolution: int
     mixin: int | None
+    link: int | None = None
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Hyper-parameters that fix every tensor shape of a VDVAE.
+    """Hyper-parameters that fix every tensor shape of a VDVAE and what its outputs mean.
 
     Attributes:
         image_size: Height and width of images.
@@ -57,6 +74,11 @@ class Architecture:
         mixtures: Components of the logistic mixture.
         bias_up_to: Resolutions up to this one have a learned constant as first hidden state.
         widths: Exceptions to `width`, ``R:W`` items separated by commas (FFHQ-1024 has them).
+        latent_std: How networks give the standard deviations of latents, in prior, posterior and
+            heads alike: ``exp`` (published) or ``softplus``; see `DiagonalGaussian.from_parameters`.
+        family: ``vdvae`` (Child 2020), or ``efficient_vdvae`` (Hazami et al. 2022): SiLU, a first
+            convolution of 1x1, learned pooling and enlarging, links of single blocks, and softplus in
+            place of exp for the scales of the mixture.
     """
 
     image_size: int
@@ -69,35 +91,75 @@ class Architecture:
     mixtures: int = 10
     bias_up_to: int = 64
     widths: str = ""
+    latent_std: str = "exp"
+    family: str = "vdvae"
 
     def __post_init__(self) -> None:
         for name in ("image_size", "width", "latent_channels", "bottleneck", "mixtures"):
             check_positive(name, getattr(self, name))
+        check_choice("latent_std", self.latent_std, LATENT_STDS)
+        check_choice("family", self.family, FAMILIES)
         self._check_encoder()
         self._check_decoder()
         self._check_widths()
+
+    def facts(self) -> dict[str, Any]:
+        """Fields by name, for cards and fingerprints."""
+        facts = asdict(self)
+        # Younger than the first cards and fingerprints: at their defaults they must not change any.
+        for name, default in (("latent_std", "exp"), ("family", "vdvae")):
+            if facts[name] == default:
+                del facts[name]
+        return facts
 
     @property
     def encoder_blocks(self) -> tuple[EncoderBlockSpec, ...]:
         """Bottom-up blocks in order."""
         blocks: list[EncoderBlockSpec] = []
-        for resolution, kind, number in _items(self.encoder, "xd", "encoder"):
-            if kind == "x":
-                blocks += [EncoderBlockSpec(resolution, None)] * number
+        kinds = "xdu" if self.is_efficient else "xd"
+        for resolution, kind, number in _items(self.encoder, kinds, "encoder"):
+            linked = self.is_efficient and kind != "u"
+            if kind == "d":
+                blocks.append(EncoderBlockSpec(resolution, number, linked))
             else:
-                blocks.append(EncoderBlockSpec(resolution, number))
+                blocks += [EncoderBlockSpec(resolution, None, linked)] * number
         return tuple(blocks)
 
     @property
     def decoder_blocks(self) -> tuple[DecoderBlockSpec, ...]:
         """Latent groups from the top (1x1) down."""
         blocks: list[DecoderBlockSpec] = []
-        for resolution, kind, number in _items(self.decoder, "xm", "decoder"):
-            if kind == "x":
-                blocks += [DecoderBlockSpec(resolution, None)] * number
-            else:
-                blocks.append(DecoderBlockSpec(resolution, number))
+        kinds = "xmr" if self.is_efficient else "xm"
+        unused = self.links
+        for resolution, kind, number in _items(self.decoder, kinds, "decoder"):
+            mixin = number if kind == "m" else None
+            for _ in range(1 if kind == "m" else number):
+                if self.is_efficient and kind != "r":
+                    unused[resolution] = unused.get(resolution, 0) - 1
+                blocks.append(DecoderBlockSpec(resolution, mixin, unused.get(resolution)))
         return tuple(blocks)
+
+    @property
+    def is_efficient(self) -> bool:
+        """Whether this is an Efficient-VDVAE."""
+        return self.family == "efficient_vdvae"
+
+    @property
+    def activation(self) -> str:
+        """Name of the blocks' activation."""
+        return "silu" if self.is_efficient else "gelu"
+
+    @property
+    def links(self) -> dict[int, int]:
+        """Number of linked blocks of the encoder per resolution; empty in the family ``vdvae``."""
+        return dict(Counter(block.resolution for block in self.encoder_blocks if block.linked))
+
+    def linked_channels(self, group: DecoderBlockSpec) -> slice:
+        """Which channels of the encoder's activations at its resolution a group sees."""
+        if group.link is None:
+            return slice(None)
+        width = self.width_at(group.resolution)
+        return slice(group.link * width, (group.link + 1) * width)
 
     @property
     def _width_table(self) -> dict[int, int]:
@@ -175,10 +237,37 @@ class Architecture:
                     f"(no bias above {self.bias_up_to})"
                 )
             seen.add(block.resolution)
+        if self.is_efficient:
+            self._check_links()
         if self.decoder_blocks[-1].resolution != self.image_size:
             raise ConfigurationError(
                 f"decoder = {self.decoder!r}: ends at {self.decoder_blocks[-1].resolution}, images "
                 f"have size {self.image_size}"
+            )
+
+    def _check_links(self) -> None:
+        last: dict[int, int | None] = {}
+        for block in self.decoder_blocks:
+            if last.get(block.resolution) is None and block.mixin is None and last:
+                raise ConfigurationError(
+                    f"decoder = {self.decoder!r}: the first block at {block.resolution} needs a mixin"
+                )
+            if block.link == self.links.get(block.resolution):
+                raise ConfigurationError(
+                    f"decoder = {self.decoder!r}: no group at {block.resolution} before the first one, "
+                    "whose link it could share"
+                )
+            last[block.resolution] = block.link
+        # The last link to be taken is the first block's.
+        if last != dict.fromkeys(self.links, 0):
+            raise ConfigurationError(
+                f"decoder = {self.decoder!r}: takes other links than encoder = {self.encoder!r} has: "
+                f"{self.links} (resolution: number)"
+            )
+        if self.bias_up_to < self.image_size:
+            raise ConfigurationError(
+                f"bias_up_to = {self.bias_up_to}: expected at least the image size, "
+                f"{self.image_size}, in the family efficient_vdvae"
             )
 
 
@@ -192,94 +281,3 @@ def _items(text: str, kinds: str, name: str) -> list[tuple[int, str, int]]:
             raise ConfigurationError(f"{name} = {text!r}: {item!r} is not of the form {forms}")
         items.append((int(match[1]), match[2], int(match[3])))
     return items
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    # Small models for a processor: the bundled digits and 28- to 32-pixel grey images.
-    "digits16": Architecture(
-        image_size=16,
-        channels=1,
-        width=64,
-        latent_channels=6,
-        encoder="16x1,16d2,8x3,8d2,4x3,4d4,1x2",
-        decoder="1x2,4m1,4x3,8m4,8x5,16m8",
-        mixtures=5,
-    ),
-    "grey32": Architecture(
-        image_size=32,
-        channels=1,
-        width=64,
-        latent_channels=8,
-        encoder="32x1,32d2,16x2,16d2,8x3,8d2,4x3,4d4,1x2",
-        decoder="1x2,4m1,4x3,8m4,8x4,16m8,16x3,32m16",
-        mixtures=5,
-    ),
-    # As small as the grammar allows: for tests of the machinery.
-    "tiny16": Architecture(
-        image_size=16,
-        channels=1,
-        width=16,
-        latent_channels=2,
-        encoder="16x1,16d2,8x1,8d2,4x1,4d4,1x1",
-        decoder="1x1,4m1,8m4,16m8",
-        mixtures=2,
-    ),
-    # As published (Child 2020); `condvae.vdvae.presets` has what belongs to them.
-    "cifar10": Architecture(
-        image_size=32,
-        channels=3,
-        width=384,
-        latent_channels=16,
-        encoder="32x11,32d2,16x6,16d2,8x6,8d2,4x3,4d4,1x3",
-        decoder="1x1,4m1,4x2,8m4,8x5,16m8,16x10,32m16,32x21",
-    ),
-    "imagenet32": Architecture(
-        image_size=32,
-        channels=3,
-        width=512,
-        latent_channels=16,
-        encoder="32x15,32d2,16x9,16d2,8x8,8d2,4x6,4d4,1x6",
-        decoder="1x2,4m1,4x4,8m4,8x9,16m8,16x19,32m16,32x40",
-    ),
-    "imagenet64": Architecture(
-        image_size=64,
-        channels=3,
-        width=512,
-        latent_channels=16,
-        encoder="64x11,64d2,32x20,32d2,16x9,16d2,8x8,8d2,4x7,4d4,1x5",
-        decoder="1x2,4m1,4x3,8m4,8x7,16m8,16x15,32m16,32x31,64m32,64x12",
-    ),
-    "ffhq256": Architecture(
-        image_size=256,
-        channels=3,
-        width=512,
-        latent_channels=16,
-        encoder="256x3,256d2,128x8,128d2,64x12,64d2,32x17,32d2,16x7,16d2,8x5,8d2,4x5,4d4,1x4",
-        decoder="1x2,4m1,4x3,8m4,8x4,16m8,16x9,32m16,32x21,64m32,64x13,128m64,128x7,256m128",
-    ),
-    "ffhq1024": Architecture(
-        image_size=1024,
-        channels=3,
-        width=16,
-        latent_channels=16,
-        encoder="1024x1,1024d2,512x3,512d2,256x5,256d2,128x7,128d2,64x10,64d2,32x14,32d2,16x7,"
-        "16d2,8x5,8d2,4x5,4d4,1x4",
-        decoder="1x2,4m1,4x3,8m4,8x4,16m8,16x9,32m16,32x20,64m32,64x14,128m64,128x7,256m128,"
-        "256x2,512m256,1024m512",
-        mixtures=2,
-        widths="512:32,256:64,128:512,64:512,32:512,16:512,8:512,4:512,1:512",
-    ),
-}
-
-
-def architecture_named(name: str) -> Architecture:
-    """Return a registered architecture.
-
-    Raises:
-        ConfigurationError: The name is not registered; the message lists those that are.
-    """
-    if name not in ARCHITECTURES:
-        raise ConfigurationError(
-            f"architecture = {name!r}: expected one of {', '.join(ARCHITECTURES)}"
-        )
-    return ARCHITECTURES[name]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Block", "convolution", "scale_weight"]
+__all__ = ["LEAK", "Block", "convolution", "scale_weight"]
+
+# Slope of the leaky ReLU after learned pooling and enlarging (Hazami et al. 2022).
+LEAK = 0.1
 
 
 def convolution(inputs: int, outputs: int, kernel_size: int, *, zero: bool = False) -> nn.Conv2d:
@@ -25,8 +30,11 @@ def scale_weight(layer: nn.Conv2d, factor: float) -> None:
         layer.weight.mul_(factor)
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.silu}
+
+
 class Block(nn.Module):
-    """GELU and convolution four times: 1x1 down, two 3x3 (1x1 where R <= 2), 1x1 up (Child 2020).
+    """Activation and convolution four times: 1x1 down, two 3x3 (1x1 where R <= 2), 1x1 up.
 
     Args:
         inputs: Input channels.
@@ -36,6 +44,7 @@ class Block(nn.Module):
         residual: Add the input (then `inputs` must equal `outputs`).
         down_rate: Average-pool the output by this factor, None = keep.
         zero_last: Start with the last convolution at zero.
+        activation: ``gelu`` (Child 2020) or ``silu`` (Hazami et al. 2022).
     """
 
     def __init__(
@@ -48,8 +57,10 @@ class Block(nn.Module):
         residual: bool = False,
         down_rate: int | None = None,
         zero_last: bool = False,
+        activation: str = "gelu",
     ) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.residual = residual
         self.down_rate = down_rate
         kernel_size = 3 if resolution > 2 else 1
@@ -60,10 +71,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, R, R) -> (B, outputs, R / down_rate, R / down_rate)."""
-        out: Tensor = self.c1(F.gelu(x))
-        out = self.c2(F.gelu(out))
-        out = self.c3(F.gelu(out))
-        out = self.c4(F.gelu(out))
+        out: Tensor = self.c1(self.activation(x))
+        out = self.c2(self.activation(out))
+        out = self.c3(self.activation(out))
+        out = self.c4(self.activation(out))
         if self.residual:
             out = x + out
         if self.down_rate is not None:

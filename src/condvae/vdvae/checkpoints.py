@@ -25,21 +25,27 @@ from torch import Tensor, nn
 from condvae.conditional.partial_encoder import PartialEncoder
 from condvae.configuration import ConfigurationError
 from condvae.files import open_atomic
-from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.architectures import architecture_named
 from condvae.vdvae.model import VDVAE
 from condvae.vdvae.presets import Preset
 
 __all__ = [
+    "AVERAGED",
+    "check_state",
     "load_official_conditional",
     "load_official_vae",
     "load_strictly",
     "merge_conditional",
+    "read_checkpoint",
     "read_official",
     "refuse_differences",
     "split_conditional",
     "write_official",
     "write_official_conditional",
 ]
+
+# Under this name checkpoints of Efficient-VDVAE hold their averaged weights.
+AVERAGED = "ema_model_state_dict"
 
 
 def split_conditional(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -136,13 +142,25 @@ def read_official(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             tensors; the message names it.
     """
     path = Path(path)
+    return check_state(read_checkpoint(path), path)
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Read what `torch.save` wrote, nothing but tensors and plain values being unpickled.
+
+    Args:
+        path: Of the file; see `read_official` on what is checked.
+
+    Raises:
+        ConfigurationError: The file is missing, truncated or damaged.
+    """
     if not path.is_file():
         raise ConfigurationError(f"checkpoint {path}: no such file")
     if path.stat().st_size == 0:
         raise ConfigurationError(f"checkpoint {path} is empty: fetch it again")
     try:
         _compare_checksums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except ConfigurationError:
         raise
     except pickle.UnpicklingError as error:
@@ -155,7 +173,6 @@ def read_official(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"checkpoint {path} cannot be read: truncated, damaged, or not written by torch.save "
             f"({type(error).__name__}: {_reason(error)})"
         ) from error
-    return _checked_state(content, path)
 
 
 # PyTorch advises to unpickle without its guard; a user who follows that runs the file's code.
@@ -187,8 +204,22 @@ def _compare_checksums(path: Path) -> None:
         )
 
 
-def _checked_state(content: Any, path: Path) -> dict[str, Tensor]:
-    """Names and tensors of an unpickled file, or what else it holds."""
+def check_state(content: Any, path: Path) -> dict[str, Tensor]:
+    """Names and tensors of a state dictionary, without a ``module.`` prefix.
+
+    Args:
+        content: What was unpickled.
+        path: Of the file, for messages.
+
+    Raises:
+        ConfigurationError: It is no state dictionary of finite tensors; the message says what it is.
+    """
+    if isinstance(content, Mapping) and AVERAGED in content:
+        raise ConfigurationError(
+            f"checkpoint {path} is one of Efficient-VDVAE (Hazami et al. 2022), expected one of VDVAE: "
+            "open it under its registered name (efficient-vdvae-celeba64, ...) or with its preset "
+            "(efficient_celeba64, ...)"
+        )
     if not isinstance(content, Mapping):
         raise ConfigurationError(
             f"checkpoint {path} holds a {type(content).__name__}, expected a state dictionary"
@@ -218,7 +249,8 @@ def write_official(path: str | os.PathLike[str], state: Mapping[str, Tensor]) ->
 
     Args:
         path: The ``.th`` file; its folder is made when missing.
-        state: ``vae.state_dict()``; for conditional models see `write_official_conditional`.
+        state: ``vae.state_dict()`` of a model with `latent_std` ``exp``, which the official code
+            takes for granted; for conditional models see `write_official_conditional`.
     """
     with open_atomic(path) as file:
         torch.save({key: _compact(value) for key, value in state.items()}, file)
@@ -235,9 +267,14 @@ def write_official_conditional(
         partial: Its partial encoder.
 
     Raises:
-        ConfigurationError: Residual heads; the layout cannot say that they are, and the official code
-            would take their differences for means and log-stds. Nothing is written.
+        ConfigurationError: Residual heads or softplus stds; the layout cannot say so, and the
+            official code would take their outputs for means and log-stds. Nothing is written.
     """
+    if vae.architecture.latent_std != "exp":
+        raise ConfigurationError(
+            f"{path}: a model with latent_std = {vae.architecture.latent_std!r} cannot be written in "
+            "the official layout, whose stds are 'exp'. Save a model folder (save_posterior)"
+        )
     if partial.head_kind != "absolute":
         raise ConfigurationError(
             f"{path}: a partial encoder with {partial.head_kind} heads cannot be written in the "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from condvae.distributions import DiagonalGaussian
 from condvae.likelihoods import LogisticMixture
 from condvae.vdvae.architecture import Architecture, DecoderBlockSpec
-from condvae.vdvae.blocks import Block, convolution, scale_weight
+from condvae.vdvae.blocks import LEAK, Block, convolution, scale_weight
 
 __all__ = ["ChooseLatent", "Decoder", "DecoderBlock", "LatentGroup"]
 
@@ -25,19 +25,34 @@ class DecoderBlock(nn.Module):
         self.resolution = spec.resolution
         self.mixin = spec.mixin
         self.latent_channels = z = architecture.latent_channels
+        self.latent_std = architecture.latent_std
         self.width = width = architecture.width_at(spec.resolution)
         middle = int(width * architecture.bottleneck)
-        self.enc = Block(2 * width, middle, 2 * z, spec.resolution)
-        self.prior = Block(width, middle, 2 * z + width, spec.resolution, zero_last=True)
+        self.link = architecture.linked_channels(spec)
+        size, activation = spec.resolution, architecture.activation
+        self.enc = Block(2 * width, middle, 2 * z, size, activation=activation)
+        self.prior = Block(
+            width, middle, 2 * z + width, size, zero_last=True, activation=activation
+        )
         self.z_proj = convolution(z, width, 1)
         scale_weight(self.z_proj, math.sqrt(1.0 / n_blocks))
-        self.resnet = Block(width, middle, width, spec.resolution, residual=True)
+        self.resnet = Block(width, middle, width, size, residual=True, activation=activation)
         scale_weight(self.resnet.c4, math.sqrt(1.0 / n_blocks))
+        self.unpool: nn.Conv2d | None = None
+        if architecture.is_efficient and spec.mixin is not None:
+            self.unpool = convolution(architecture.width_at(spec.mixin), width, 1)
 
     def posterior(self, h: Tensor, activations: Tensor) -> DiagonalGaussian:
         """q(z | z above, x) from the hidden state and the encoder's activations at this resolution."""
-        parameters: Tensor = self.enc(torch.cat([h, activations], dim=1))
-        return DiagonalGaussian.from_parameters(parameters)
+        parameters: Tensor = self.enc(torch.cat([h, activations[:, self.link]], dim=1))
+        return DiagonalGaussian.from_parameters(parameters, self.latent_std)
+
+    def enlarge(self, above: Tensor) -> Tensor:
+        """Last hidden state of the resolution that is mixed in -> (B,width,R,R)."""
+        assert self.mixin is not None
+        if self.unpool is not None:
+            above = F.leaky_relu(self.unpool(above), LEAK)
+        return F.interpolate(above[:, : self.width], scale_factor=self.resolution // self.mixin)
 
 
 class LatentGroup:
@@ -68,7 +83,9 @@ class LatentGroup:
     def prior(self) -> DiagonalGaussian:
         """p(z | z above)."""
         z = self.block.latent_channels
-        return DiagonalGaussian.from_parameters(self.prior_output[:, : 2 * z])
+        return DiagonalGaussian.from_parameters(
+            self.prior_output[:, : 2 * z], self.block.latent_std
+        )
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -145,8 +162,7 @@ class Decoder(nn.Module):
             elif h.shape[0] != batch_size:
                 h = h.expand(batch_size, -1, -1, -1)
             if block.mixin is not None:
-                above = hidden[block.mixin][:, : block.width]
-                h = h + F.interpolate(above, scale_factor=size // block.mixin)
+                h = h + block.enlarge(hidden[block.mixin])
             group = LatentGroup(index, block, h)
             z = choose_z(group, h)
             if index == last and not output:

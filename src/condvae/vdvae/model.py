@@ -3,6 +3,7 @@
 References:
     R. Child. Very deep VAEs generalize autoregressive models and can outperform them on images.
     ICLR 2021.
+    L. Hazami, R. Mama, R. Thurairatnam. Efficient-VDVAE: Less is more. 2022 (the second family).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from condvae.images import DataContract, encoder_input, likelihood_target
 from condvae.likelihoods import LogisticMixture
 from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.decoder import Decoder, LatentGroup
-from condvae.vdvae.encoder import Encoder
+from condvae.vdvae.encoder import new_encoder
 
 __all__ = ["VDVAE", "ElboTerms", "Noise"]
 
@@ -57,12 +58,20 @@ class VDVAE(nn.Module):
                 f"architecture for {architecture.channels} x {architecture.image_size}² images, "
                 f"data contract for {contract.channels} x {contract.size}²"
             )
+        if architecture.is_efficient and contract.bits != 8:
+            raise ValueError(
+                f"bits = {contract.bits}: in the family efficient_vdvae only 8 are supported (with 5 "
+                "its encoder sees, and its mixture ends, otherwise)"
+            )
         self.architecture = architecture
         self.contract = contract
         self.likelihood = LogisticMixture(
-            architecture.channels, architecture.mixtures, contract.bits
+            architecture.channels,
+            architecture.mixtures,
+            contract.bits,
+            scale="softplus" if architecture.is_efficient else "exp",
         )
-        self.encoder = Encoder(architecture, architecture.channels)
+        self.encoder = new_encoder(architecture, architecture.channels)
         self.decoder = Decoder(architecture, self.likelihood)
 
     @property

@@ -5,6 +5,8 @@ References:
     ICLR 2021. Settings from the hyper-parameters released with it (github.com/openai/vdvae).
     W. Harvey, S. Naderiparizi, F. Wood. Conditional image generation by conditioning variational
     auto-encoders. ICLR 2022. Settings from its table of training costs and github.com/plai-group/ipa.
+    L. Hazami, R. Mama, R. Thurairatnam. Efficient-VDVAE: Less is more. 2022. Shapes from the examples
+    in github.com/Rayhane-mamah/Efficient-VDVAE.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from condvae.configuration import ConfigurationError, check_choice
 from condvae.images import DataContract
 from condvae.training.config import TrainingConfig
-from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.architectures import architecture_named
 
 __all__ = ["PRESETS", "Preset", "preset_named"]
 
@@ -30,13 +32,14 @@ class Preset:
         architecture: Registered name.
         contract: Normalisation of the encoder's input and bits of the likelihood.
         unconditional: Settings the VAE was trained with; `steps` is the age of the published weights.
+            None where they cannot be said in ours (another optimiser).
         conditional: Settings of its partial encoder (IPA), None where nobody published any.
         source: Where the numbers are from and what is peculiar to them.
     """
 
     architecture: str
     contract: DataContract
-    unconditional: TrainingConfig
+    unconditional: TrainingConfig | None
     conditional: TrainingConfig | None
     source: str
 
@@ -46,6 +49,11 @@ class Preset:
             raise ConfigurationError(
                 f"contract for {self.contract.channels} x {self.contract.size}² images: "
                 f"architecture {self.architecture} takes {shape.channels} x {shape.image_size}²"
+            )
+        if shape.latent_std != "exp" and not shape.is_efficient:
+            raise ConfigurationError(
+                f"architecture {self.architecture} has latent_std = {shape.latent_std!r}: published "
+                "models of the family vdvae have 'exp'"
             )
 
 
@@ -129,6 +137,24 @@ PRESETS: dict[str, Preset] = {
         source="Child 2021 (1 image on each of 32 GPUs). The published weights are reported not to "
         "fit this architecture (openai/vdvae issue 3)",
     ),
+}
+
+
+def _efficient(name: str, size: int) -> Preset:
+    """A model of Hazami et al., whose encoder sees pixels between -1 and 1."""
+    return Preset(
+        architecture=name,
+        contract=DataContract(3, size, mean=127.5, std=127.5),
+        unconditional=None,
+        conditional=None,
+        source="Hazami et al. 2022; a checkpoint's own architecture goes before the example's",
+    )
+
+
+PRESETS |= {
+    "efficient_celeba64": _efficient("efficient_celeba64", 64),
+    "efficient_imagenet32": _efficient("efficient_imagenet32", 32),
+    "efficient_imagenet64": _efficient("efficient_imagenet64", 64),
 }
 
 

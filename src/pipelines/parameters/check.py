@@ -11,11 +11,12 @@ from condvae.configuration import ConfigurationError, check_choice, read_config
 from condvae.data.config import DataConfig
 from condvae.data.fetching import check_obtainable
 from condvae.pretrained import find_model, read_cards, resolve_posterior
+from condvae.pretrained.hub_address import check_hub_address, is_hub_address
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.acceleration import resolve_device
 from condvae.training.config import TrainingConfig
 from condvae.training.start import StartConfig, was_started_from
-from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.architectures import architecture_named
 from pipelines.parameters.completion import CompleteConfig
 from pipelines.parameters.evaluation import EvaluationConfig, ScoreConfig
 from pipelines.parameters.model import (
@@ -98,6 +99,9 @@ def _check_sources(parameters: Mapping[str, Any], project: Path) -> None:
     published = [name for name, card in read_cards().items() if card.folder is None]
     for key, name in (("vae", weights.vae), ("posterior", weights.posterior)):
         if name is None or (key == "vae" and name in ("random", *published)):
+            continue
+        if is_hub_address(name):  # fetched by the nodes that need it
+            check_hub_address(name, "models")
             continue
         # Official checkpoints are files; everything else is a folder or a name of the package.
         if not (project / name).exists():

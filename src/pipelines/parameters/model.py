@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from condvae.conditional.partial_encoder import INITIALISATIONS
 from condvae.configuration import ConfigurationError, check_choice, check_positive
+from condvae.distributions import LATENT_STDS
 from condvae.images import DataContract
 from condvae.tasks import TASKS
-from condvae.vdvae.architecture import architecture_named
+from condvae.vdvae.architecture import Architecture
+from condvae.vdvae.architectures import architecture_named
 from condvae.vdvae.presets import PRESETS, preset_named
 
 __all__ = [
@@ -88,6 +90,8 @@ class ModelConfig:
         mean: What a new VAE subtracts from pixels on the 0-255 scale; None = the mean of the training
             images.
         std: What it divides by afterwards; None = theirs.
+        latent_std: How a new VAE gives the standard deviations of latents; None = as registered for
+            the architecture, see there.
     """
 
     architecture: str = "digits16"
@@ -95,15 +99,26 @@ class ModelConfig:
     bits: int = 8
     mean: float | None = None
     std: float | None = None
+    latent_std: str | None = None
 
     def __post_init__(self) -> None:
-        architecture_named(self.architecture)
+        efficient = architecture_named(self.architecture).is_efficient
         check_choice("bits", self.bits, (5, 8))
+        if efficient and self.bits != 8:
+            raise ConfigurationError(f"bits = {self.bits!r}: expected 8 for {self.architecture}")
         if self.std is not None:
             check_positive("std", self.std)
         if self.mean is not None and not 0.0 <= self.mean <= 255.0:
             raise ConfigurationError(f"mean = {self.mean!r}: expected in [0, 255]")
         check_choice("initialisation", self.initialisation, INITIALISATIONS)
+        if self.latent_std is not None:
+            check_choice("latent_std", self.latent_std, LATENT_STDS)
+
+    @property
+    def vae_architecture(self) -> Architecture:
+        """Architecture of a new VAE."""
+        shape = architecture_named(self.architecture)
+        return shape if self.latent_std is None else replace(shape, latent_std=self.latent_std)
 
     def contract(self, training_mean: float, training_std: float) -> DataContract:
         """What a new VAE expects of its images, given mean and deviation of the training images."""

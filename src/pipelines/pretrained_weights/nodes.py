@@ -7,9 +7,10 @@ from typing import Any
 
 from condvae.configuration import ConfigurationError, read_config
 from condvae.model_folder import load_vae, save_vae
-from condvae.pretrained import resolve_vae
+from condvae.pretrained import cache_folder, resolve_vae
+from condvae.pretrained.hub import pin_hub_address
+from condvae.pretrained.hub_address import is_hub_address
 from condvae.training.initial import new_vae
-from condvae.vdvae.architecture import architecture_named
 from pipelines.parameters import ModelConfig, WeightsConfig
 from pipelines.provenance import warn_of_seen_images
 
@@ -25,12 +26,12 @@ def fetch_weights(
 ) -> dict[str, Any]:
     """Return name, folder and hash of the VAE to be frozen."""
     config = read_config(WeightsConfig, weights, "weights")
+    name = config.vae
     if config.vae == "random":
         folder = f"{folders['vae']}_untrained"
         shape = read_config(ModelConfig, model, "model")
         contract = shape.contract(image_store["training_mean"], image_store["training_std"])
-        architecture = architecture_named(shape.architecture)
-        vae = new_vae(architecture, contract.mean, contract.std, seed, contract.bits)
+        vae = new_vae(shape.vae_architecture, contract.mean, contract.std, seed, contract.bits)
         save_vae(folder, vae, {"weights_source": None})
     else:
         folder = str(
@@ -42,6 +43,8 @@ def fetch_weights(
                 folder=folders["vae"],
             )
         )
+    if is_hub_address(name):  # a branch moves on; the commit stays what it is
+        name = pin_hub_address(name, cache_folder(config.cache))
     vae, card = load_vae(folder)
     if card.get("weights_source") is None and not config.allow_untrained:
         raise ConfigurationError(
@@ -56,7 +59,5 @@ def fetch_weights(
             f"weights.vae = {config.vae!r} takes {expected[0]} x {expected[1]}² images, the data have "
             f"{found[0]} x {found[1]}²: set data.channels and data.image_size, or another VAE"
         )
-    log.info(
-        "frozen VAE %s: %d parameters, sha256 %s", config.vae, card["parameters"], card["sha256"]
-    )
-    return {"name": config.vae, "folder": folder, "sha256": card["sha256"]}
+    log.info("frozen VAE %s: %d parameters, sha256 %s", name, card["parameters"], card["sha256"])
+    return {"name": name, "folder": folder, "sha256": card["sha256"]}

@@ -14,7 +14,6 @@ from condvae.training.acceleration import place, resolve_device
 from condvae.training.initial import new_vae
 from condvae.training.pretraining import NegativeElbo, bits_per_dim
 from condvae.training.start import StartConfig, find_start
-from condvae.vdvae.architecture import architecture_named
 from condvae.vdvae.checkpoints import load_strictly
 from pipelines.parameters import ModelConfig
 from pipelines.provenance import warn_of_seen_start
@@ -33,19 +32,18 @@ def train_vae(
     """Train (or go on training) the VAE; return its folder, hash and test score."""
     images = open_images(Path(image_store["folder"]))
     shape = read_config(ModelConfig, model, "model")
-    name = shape.architecture
-    architecture = architecture_named(name)
+    architecture = shape.vae_architecture
     found = (image_store["channels"], image_store["image_size"])
     if found != (architecture.channels, architecture.image_size):
         raise ConfigurationError(
-            f"model.architecture = {name!r} is for {architecture.channels} x "
+            f"model.architecture = {shape.architecture!r} is for {architecture.channels} x "
             f"{architecture.image_size}² images, the data have {found[0]} x {found[1]}²"
         )
     config = read_config(TrainingConfig, pretraining, "pretraining")
     contract = shape.contract(image_store["training_mean"], image_store["training_std"])
     identity = {
-        "training": asdict(config),
-        "architecture": asdict(architecture),
+        "training": config.facts(),
+        "architecture": architecture.facts(),
         "data_contract": asdict(contract),
         "data": images.fingerprint,
         "seed": seed,

@@ -154,6 +154,32 @@ def test_residual_heads_add_to_the_priors_mean_and_log_std(make_vae, make_pixels
     vae.decoder.descend(choose, 2)
 
 
+def test_heads_over_a_vae_with_softplus_stds_have_them_too(make_vae, make_pixels, make_noise):
+    vae, pixels, noise = make_vae(latent_std="softplus"), make_pixels(2), make_noise()
+    condition = observe(vae, pixels, all_observed(pixels))
+    absolute, residual = partial_of(vae), residual_of(vae)
+
+    def choose(group, h):
+        for partial, start in ((absolute, 1.0), (residual, group.prior.log_std.exp())):
+            features = partial.encode(condition)
+            c = partial.distribution(group, h, features)
+            together = torch.cat([h, features[group.block.resolution]], dim=1)
+            std = start * torch.log2(1 + 2 ** partial.heads[group.index](together)[:, 2:])
+            torch.testing.assert_close(c.log_std.exp(), std, rtol=1e-12, atol=1e-12)
+        return noise(group)
+
+    vae.decoder.descend(choose, 2)
+    # So a copy knows all that the posterior knows, and a residual start all that the prior does.
+    initialise(absolute, vae, "copy", 0)
+    x = encoder_input(pixels, vae.contract, torch.float64)
+    everything = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    assert forward_kl(run_trunk(vae, pixels, noise), absolute, everything).abs().max() <= 1e-12
+    initialise(residual, vae, "residual", 0)
+    rate = forward_kl(run_trunk(vae, pixels, noise, priors=True), residual, condition)
+    expected = vae.elbo(pixels, noise).rate_nats
+    torch.testing.assert_close(rate, expected, rtol=0, atol=1e-9)
+
+
 def test_wrong_number_of_condition_channels(make_vae):
     partial = partial_of(make_vae())
     with pytest.raises(ConfigurationError, match=r"condition with 1 channels: .* built for 2"):

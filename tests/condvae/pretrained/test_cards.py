@@ -11,7 +11,8 @@ from condvae.pretrained import cards
 from condvae.pretrained.cards import card_named, read_cards
 from condvae.vdvae.presets import PRESETS
 
-PUBLISHED = {name: card for name, card in read_cards().items() if card.folder is None}
+PUBLISHED = {name: card for name, card in read_cards().items() if name.startswith("vdvae-")}
+EFFICIENT = {n: card for n, card in read_cards().items() if n.startswith("efficient-vdvae-")}
 ENTRY = {
     "kind": "vae",
     "description": "A test.",
@@ -72,6 +73,20 @@ def test_published_scores(name, bits):
     assert card_named(name).expected_bits_per_dim == pytest.approx(bits, abs=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("end", "size", "bits"),
+    [("celebA64", 64, 1.83), ("imagenet32", 32, 3.58), ("imagenet64", 64, 3.30)],
+)
+def test_cards_of_efficient_vdvae(end, size, bits):
+    card = card_named(f"efficient-vdvae-{end.lower()}")
+    host = "https://storage.googleapis.com/dessa-public-files/efficient_vdvae/Pytorch"
+    assert card.address == f"{host}/{end}_baseline_checkpoints.zip"
+    assert astuple(card.data_contract) == (3, size, 127.5, 127.5, 8)
+    assert card.expected_bits_per_dim == bits
+    assert card.licence.startswith("MIT ")
+    assert card.sha256 is None
+
+
 def test_only_averaged_weights_have_a_score():
     for card in PUBLISHED.values():
         assert (card.expected_bits_per_dim is not None) == card.file_name.endswith("-ema.th")
@@ -97,8 +112,10 @@ def test_data_contracts(preset, contract):
 
 
 def test_cards_agree_with_the_presets():
-    assert {card.preset for card in PUBLISHED.values()} == set(PRESETS)
-    for card in PUBLISHED.values():
+    both = PUBLISHED | EFFICIENT
+    assert set(both) == {name for name, card in read_cards().items() if card.folder is None}
+    assert {card.preset for card in both.values()} == set(PRESETS)
+    for card in both.values():
         expected = astuple(PRESETS[card.preset].contract)
         assert astuple(card.data_contract) == pytest.approx(expected, rel=1e-12)
 

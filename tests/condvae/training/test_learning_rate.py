@@ -30,5 +30,13 @@ def test_cosine_never_rises_after_the_warmup():
     assert after == sorted(after, reverse=True)
 
 
+def test_every_restart_halves_the_rate_of_every_step():
+    config = TrainingConfig(learning_rate=0.8, steps=50, warmup_steps=5, schedule="cosine")
+    for step in (0, 4, 5, 30, 49):
+        own = learning_rate_at(config, step)
+        assert learning_rate_at(config, step, 0) == own
+        assert learning_rate_at(config, step, 3) == pytest.approx(own / 8, rel=1e-12)
+
+
 def test_a_run_shorter_than_its_warmup_keeps_rising():
     assert rates(steps=2, warmup_steps=4, schedule="cosine") == pytest.approx([0.2, 0.4])

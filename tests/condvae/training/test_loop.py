@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import math
 import os
 from dataclasses import replace
 
@@ -11,10 +12,12 @@ import torch
 from torch import nn
 
 from condvae.configuration import ConfigurationError
+from condvae.training import guard
 from condvae.training.config import TrainingConfig
 from condvae.training.guard import TrainingDivergedError
-from condvae.training.loop import fit
+from condvae.training.loop import fit, learning_rate_at
 from condvae.training.randomness import step_rng
+from condvae.training.state import CheckpointFolder
 
 CONFIG = TrainingConfig(
     steps=20,
@@ -388,6 +391,235 @@ def test_training_that_stays_not_finite_ends_with_an_error_and_good_weights(tmp_
     assert len(objective.steps) == 12 + 50
     saved = torch.load(tmp_path / f"checkpoint-{checkpoints(tmp_path)[-1]:09d}.pt")
     assert saved["trainable"]["weight"].isfinite().all()
+
+
+# --- restarts ---
+
+FRAGILE = replace(CONFIG, steps=40, max_restarts=2)
+
+
+class Fragile(Regression):
+    """Not finite from draw 12 on, at the first restart too; a run that starts twice gets through."""
+
+    def loss(self, draw):
+        loss, metrics = super().loss(draw)
+        attempt, step = divmod(draw, 40)
+        return (loss * float("nan") if attempt < 2 and step >= 12 else loss), metrics
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Runs diverge after 8 steps that are not finite: restarts come soon."""
+    monkeypatch.setattr(guard, "MAX_NON_FINITE", 8)
+
+
+@pytest.fixture(scope="module")
+def restarted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("restarted")
+    objective = Fragile()
+    callback = Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard, "MAX_NON_FINITE", 8)
+        result, _ = run(folder, config=FRAGILE, objective=objective, callbacks=[callback])
+    return result, (folder / "metrics.jsonl").read_bytes(), objective, callback, checkpoints(folder)
+
+
+def test_a_run_that_diverges_goes_back_and_goes_on_with_other_draws(restarted):
+    result, _, objective, _, kept = restarted
+    # From the newest checkpoint whose update was taken; when that is of no help, from the one before.
+    assert objective.steps == [
+        *range(20),
+        *range(40 + 10, 40 + 20),
+        *range(80 + 5, 80 + 40),
+    ]
+    assert kept == [35, 40]
+    assert result.resumed_from == 0
+    distances = [r["validation/distance"] for r in result.history if "validation/distance" in r]
+    assert len(distances) == 7
+    assert distances == sorted(distances, reverse=True)
+
+
+def test_history_of_a_restarted_run_is_of_the_steps_that_count(restarted):
+    history = restarted[0].history
+    assert [r["step"] for r in history] == list(range(2, 41, 2))
+    assert [r["train/restarts"] for r in history] == [0.0] * 2 + [2.0] * 18
+    for record in history:
+        rate = learning_rate_at(FRAGILE, record["step"] - 1)
+        assert record["train/learning_rate"] == rate / 4 ** (record["step"] > 5)
+    assert history[-1]["train/skipped_updates"] == 0.0
+
+
+def test_callbacks_hear_that_a_run_begins_again(restarted):
+    events = restarted[3].events
+    starts = [e[2] for e in events if e[0] == "start"]
+    assert starts == [0, 10, 5]
+    at = [i for i, e in enumerate(events) if e[0] == "start"]
+    assert all(events[i - 1] == ("end",) for i in at[1:])
+    assert events[-1] == ("end",)
+
+
+def test_a_restart_has_the_optimiser_and_averages_of_its_checkpoint(tmp_path, restarted):
+    # The same by hand: five plain steps, then the third attempt's draws at a quarter of the rate.
+    class ByHand(Regression):
+        def loss(self, step):
+            return super().loss(step if step < 5 else 80 + step)
+
+    with pytest.raises(KilledError):
+        run(tmp_path, config=replace(FRAGILE, max_restarts=0), callbacks=[Recorder(6, kill)])
+    plain = torch.load(tmp_path / "checkpoint-000000005.pt", weights_only=True)
+    folder = tmp_path / "by_hand"
+    slower = replace(FRAGILE, learning_rate=FRAGILE.learning_rate / 4, max_restarts=0)
+    CheckpointFolder(folder, "toy").save(
+        5, {k: v for k, v in plain.items() if k not in ("format", "fingerprint", "step")}
+    )
+    result, objective = run(folder, config=slower, objective=ByHand())
+    assert objective.steps == [80 + step for step in range(5, 40)]
+    assert torch.equal(result.weights["weight"], restarted[0].weights["weight"])
+
+
+class KilledAfter:
+    """A callback that ends the process after so many updates of it."""
+
+    def __init__(self, updates):
+        self.left = updates
+
+    def on_start(self, *_):
+        pass
+
+    on_metrics = on_start
+
+    def on_step(self, _):
+        self.left -= 1
+        if not self.left:
+            kill()
+
+    def on_end(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "updates", [(3,), (12, 5), (19,), (20,), (24,), (28,), (29,), (45,), (60, 3), (19, 9, 1)]
+)
+def test_a_killed_run_with_restarts_ends_as_if_it_had_not_been(
+    tmp_path, restarted, impatient, updates
+):
+    # 19 updates until the first restart, 9 more until the second, 35 to the end.
+    for number in updates:
+        with pytest.raises(KilledError):
+            run(
+                tmp_path,
+                config=FRAGILE,
+                objective=Fragile(),
+                callbacks=[KilledAfter(number)],
+            )
+    result, _ = run(tmp_path, config=FRAGILE, objective=Fragile())
+    assert_same(tmp_path, result, restarted[:2])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("name", "occurrence"),
+    [
+        ("checkpoint-000000000.pt", 1),
+        ("checkpoint-000000010.pt", 2),  # the first restart
+        ("metrics.jsonl", 2),
+        ("checkpoint-000000005.pt", 2),  # the second: then 10 is removed
+        ("metrics.jsonl", 3),
+        ("checkpoint-000000010.pt", 3),
+    ],
+)
+def test_a_kill_while_a_restart_is_written_changes_nothing(
+    tmp_path, restarted, impatient, monkeypatch, name, occurrence, when
+):
+    original, seen = os.replace, []
+
+    def replace_or_die(source, target):
+        seen.append(os.path.basename(target))
+        dies = seen[-1] == name and seen.count(name) == occurrence
+        if dies and when == "before":
+            kill()
+        original(source, target)
+        if dies:
+            kill()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_or_die)
+        with pytest.raises(KilledError):
+            run(tmp_path, config=FRAGILE, objective=Fragile())
+    result, _ = run(tmp_path, config=FRAGILE, objective=Fragile())
+    assert_same(tmp_path, result, restarted[:2])
+    assert checkpoints(tmp_path) == [35, 40]
+
+
+def test_a_restart_is_said_in_one_line(tmp_path, impatient, caplog):
+    with caplog.at_level(logging.WARNING, logger="condvae.training.loop"):
+        run(tmp_path, config=FRAGILE, objective=Fragile())
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("regression diverged at step 19 (gradients were not finite in 8 steps")
+    assert first.endswith("restart 1 of 2, from step 10 at 0.5 times the learning rate")
+    assert second.endswith("restart 2 of 2, from step 5 at 0.25 times the learning rate")
+
+
+def test_a_run_that_has_no_restart_left_ends_with_the_steps_of_those_it_had(tmp_path, impatient):
+    config = replace(FRAGILE, max_restarts=1)
+    for _ in range(2):  # again: the same end
+        with pytest.raises(TrainingDivergedError, match=r"restarted from steps 10\)$"):
+            run(tmp_path, config=config, objective=Fragile())
+
+
+def test_a_run_that_diverges_before_its_first_checkpoint_starts_from_its_beginning(tmp_path):
+    config = replace(CONFIG, steps=60, checkpoint_every=1000, max_restarts=1)
+    result, objective = run(tmp_path, config=config, objective=Broken(range(1, 60)))
+    assert objective.steps == [*range(51), *range(60, 120)]
+    assert checkpoints(tmp_path) == [0, 60]
+    assert result.weights["weight"].isfinite().all()
+    again, objective = run(tmp_path, config=config, objective=Broken(range(1, 60)))
+    assert objective.steps == []
+    assert torch.equal(again.weights["weight"], result.weights["weight"])
+
+
+def test_gradients_that_explode_are_gone_back_from(tmp_path):
+    class Steep(Regression):
+        def loss(self, draw):
+            loss, metrics = super().loss(draw)
+            return (loss * 1e5 if 30 <= draw < 100 else loss), metrics
+
+    config = replace(CONFIG, steps=100, checkpoint_every=25, clip_norm=1.0, skip_rule="none")
+    _, objective = run(
+        tmp_path / "restarts", config=replace(config, max_restarts=1), objective=Steep()
+    )
+    # 30 norms before the explosion: as many after it lift the median off them.
+    assert objective.steps == [*range(60), *range(150, 200)]
+    _, objective = run(tmp_path / "none", config=config, objective=Steep())
+    assert objective.steps == list(range(100))
+
+
+def test_weights_that_are_not_finite_are_never_written(tmp_path):
+    class Poisoned(Regression):
+        def loss(self, draw):
+            result = super().loss(draw)
+            if draw == 19:  # the last step: no later gradient tells
+                self.module.weight.data[0, 1] = math.inf
+            return result
+
+    with pytest.raises(TrainingDivergedError, match="weights are not finite after 20 steps"):
+        run(tmp_path / "none", objective=Poisoned())
+    assert checkpoints(tmp_path / "none") == [10, 15]
+    result, objective = run(
+        tmp_path / "one", config=replace(CONFIG, max_restarts=1), objective=Poisoned()
+    )
+    assert objective.steps == [*range(20), *range(35, 40)]
+    assert result.weights["weight"].isfinite().all()
+
+
+def test_restarts_that_are_not_needed_change_nothing(tmp_path, undisturbed):
+    result, _ = run(tmp_path, config=replace(CONFIG, max_restarts=3))
+    assert torch.equal(result.weights["weight"], undisturbed[0].weights["weight"])
+    without = [
+        {k: v for k, v in record.items() if k != "train/restarts"} for record in result.history
+    ]
+    assert without == undisturbed[0].history
+    assert checkpoints(tmp_path) == [15, 20]
 
 
 def test_running_out_of_memory_names_the_parameter_to_lower(tmp_path):

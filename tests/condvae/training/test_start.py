@@ -12,7 +12,7 @@ from torch import nn
 
 from condvae.configuration import ConfigurationError, read_config
 from condvae.training.config import TrainingConfig
-from condvae.training.loop import fit
+from condvae.training.loop import fit, learning_rate_at
 from condvae.training.randomness import step_rng
 from condvae.training.start import Source, StartConfig, find_start, trained_on, was_started_from
 from condvae.training.state import CheckpointFolder
@@ -365,6 +365,33 @@ def test_run_that_was_for_another_model(place, other):
     (other / "run.json").write_text(json.dumps(marker))
     with pytest.raises(ConfigurationError, match="that run has vae 'unknown', this one 'v'"):
         place.find(resume=str(other), shared=("vae",))
+
+
+def test_architecture_that_only_one_of_two_runs_states(place, other):
+    marker = json.loads((other / "run.json").read_text())
+
+    def find(theirs, own):
+        marker["identity"]["vae"] = theirs
+        (other / "run.json").write_text(json.dumps(marker))
+        return place.find(resume=str(other), vae=own, shared=("vae",))
+
+    plain, smooth = {"width": 16}, {"width": 16, "latent_std": "softplus"}
+    assert find(smooth, smooth).rung == "resume"
+    with pytest.raises(
+        ConfigurationError, match=r"vae\.latent_std 'softplus', this one 'unstated'"
+    ):
+        find(smooth, plain)
+    with pytest.raises(ConfigurationError, match=r"vae\.latent_std 'unknown', this one 'softplus'"):
+        find(plain, smooth)
+
+
+def test_restarts_of_the_other_run_do_not_lower_the_rate_of_this_one(place, other):
+    newest = other / "checkpoint-000000010.pt"
+    torch.save(torch.load(newest, weights_only=True) | {"restarts": [5, 5]}, newest)
+    result, objective, _ = place.run(resume=str(other))
+    rates = {r["step"]: r["train/learning_rate"] for r in result.history}
+    assert rates[20] == learning_rate_at(CONFIG, 19)
+    assert objective.steps == list(range(10, 20))
 
 
 def test_damaged_newest_checkpoint_of_the_other_run_is_passed_over(place, other):

@@ -29,6 +29,17 @@ def test_two_are_kept_and_the_newest_is_told_by_number_not_by_name(tmp_path):
     assert names(tmp_path) == ["checkpoint-000000010.pt", "checkpoint-000000020.pt", "run.json"]
 
 
+def test_a_run_that_goes_back_leaves_nothing_later(tmp_path):
+    folder = CheckpointFolder(tmp_path, "a")
+    for step in (10, 20):
+        folder.save(step, {"attempt": 1})
+    assert folder.load_latest(before=20)["step"] == 10
+    assert folder.load_latest(before=10) is None
+    folder.save(10, {"attempt": 2})
+    assert names(tmp_path) == ["checkpoint-000000010.pt", "run.json"]
+    assert folder.load_latest()["attempt"] == 2
+
+
 def test_nothing_to_load_in_a_new_folder(tmp_path):
     assert CheckpointFolder(tmp_path / "new" / "run", "a").load_latest() is None
     assert names(tmp_path / "new" / "run") == ["run.json"]

@@ -3,7 +3,11 @@ import dataclasses
 import pytest
 
 from condvae.configuration import ConfigurationError, read_config
+from condvae.files import fingerprint
+from condvae.model_folder import read_card
+from condvae.pretrained import find_model
 from condvae.training.config import TrainingConfig
+from condvae.vdvae import ARCHITECTURES
 
 
 @pytest.mark.parametrize(
@@ -16,6 +20,7 @@ from condvae.training.config import TrainingConfig
         ("clip_norm", 0.0, "> 0"),
         ("skip_threshold", 0.0, "> 0"),
         ("max_skips", 0, "> 0"),
+        ("max_restarts", -1, ">= 0"),
         ("checkpoint_every", 0, "> 0"),
         ("log_every", 0, "> 0"),
         ("weight_decay", -0.1, ">= 0"),
@@ -53,6 +58,17 @@ def test_three_betas_are_refused():
 def test_an_unknown_key_gets_a_suggestion():
     with pytest.raises(ConfigurationError, match=r"did you mean training\.batch_size\?"):
         read_config(TrainingConfig, {"batchsize": 4}, "training")
+
+
+def test_facts_are_those_of_runs_from_before_there_were_restarts():
+    identity = dict(read_card(find_model("digits"))["weights_source"])
+    run, _ = identity.pop("run"), identity.pop("command")
+    config = read_config(TrainingConfig, identity["training"], "training")
+    facts = {"training": config.facts(), "architecture": ARCHITECTURES["digits16"].facts()}
+    # What the run was called when it was made.
+    assert fingerprint({**identity, **facts}) == run
+    more = dataclasses.replace(config, max_restarts=3)
+    assert more.facts() == {**config.facts(), "max_restarts": 3}
 
 
 def test_a_settled_run_cannot_be_changed():

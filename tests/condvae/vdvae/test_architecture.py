@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from condvae.conditional import PartialEncoder
-from condvae.configuration import ConfigurationError
+from condvae.configuration import ConfigurationError, read_config
 from condvae.images import DataContract
+from condvae.model_folder import read_card
+from condvae.pretrained import find_model
 from condvae.vdvae import ARCHITECTURES, VDVAE, Architecture, architecture_named
 from condvae.vdvae.architecture import DecoderBlockSpec, EncoderBlockSpec
 
@@ -146,6 +148,7 @@ def test_widths_of_the_largest_published_architecture():
         ({"bottleneck": 0.0}, r"bottleneck = 0\.0: expected > 0"),
         ({"mixtures": -1}, r"mixtures = -1: expected > 0"),
         ({"image_size": 0}, r"image_size = 0: expected > 0"),
+        ({"latent_std": "elu"}, r"latent_std = 'elu': expected one of exp, softplus"),
     ],
 )
 def test_malformed_architectures_are_refused_by_name(changes, message):
@@ -163,6 +166,7 @@ def test_malformed_architectures_are_refused_by_name(changes, message):
         {"encoder": "16d2,8d2,4d4", "decoder": "1x1,16m1"},
         {"decoder": "1x1,4x1,4m1,8m4,16m1,16x1"},
         {"channels": 3, "bottleneck": 0.5},
+        {"latent_std": "softplus"},
     ],
 )
 def test_what_is_accepted_runs(changes, make_noise):
@@ -183,6 +187,17 @@ def test_registered_architectures_can_be_built(name):
     architecture = architecture_named(name)
     with torch.device("meta"):
         VDVAE(architecture, DataContract(architecture.channels, architecture.image_size, 0.0, 1.0))
+
+
+def test_facts_are_those_of_cards_from_before_there_were_kinds_of_std():
+    # Another set of keys would give every run another fingerprint.
+    card = read_card(find_model("digits"))
+    assert ARCHITECTURES["digits16"].facts() == card["architecture"]
+    assert card["weights_source"]["architecture"] == card["architecture"]
+    smooth = tiny(latent_std="softplus")
+    assert smooth.facts() == {**tiny().facts(), "latent_std": "softplus"}
+    for shape in (tiny(), smooth):
+        assert read_config(Architecture, shape.facts(), "architecture") == shape
 
 
 def test_unknown_name_lists_those_known():

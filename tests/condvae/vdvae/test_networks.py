@@ -286,3 +286,30 @@ def test_type_and_device_are_those_of_the_weights(make_vae):
     assert vae.dtype == torch.float32
     assert vae.double().dtype == torch.float64
     assert vae.device == torch.device("cpu")
+
+
+def test_softplus_stds_are_those_of_prior_and_posterior(make_vae, make_pixels, make_noise):
+    vae, pixels, noise = make_vae(latent_std="softplus"), make_pixels(2), make_noise()
+    activations, seen = vae.encode(pixels), []
+
+    def choose(group, h):
+        posterior = group.block.posterior(h, activations[group.block.resolution])
+        raw = group.block.enc(torch.cat([h, activations[group.block.resolution]], dim=1))
+        for found, outputs in ((posterior, raw), (group.prior, group.prior_output[:, :4])):
+            assert torch.equal(found.mean, outputs[:, :2])
+            std = torch.log2(1 + 2 ** outputs[:, 2:4])
+            torch.testing.assert_close(found.log_std.exp(), std, rtol=1e-12, atol=1e-12)
+        seen.append(group.index)
+        return noise(group)
+
+    vae.decoder.descend(choose, 2)
+    assert seen == list(range(len(vae.decoder.dec_blocks)))
+
+
+def test_same_numbers_are_another_model_with_softplus_stds(make_vae, make_pixels, make_noise):
+    vaes = [make_vae(latent_std=std) for std in ("exp", "softplus")]
+    states = [vae.state_dict() for vae in vaes]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    rates = [vae.elbo(make_pixels(2), make_noise()).rate_nats for vae in vaes]
+    assert (rates[0] - rates[1]).abs().min() > 1e-6
+    assert rates[1].min() >= 0

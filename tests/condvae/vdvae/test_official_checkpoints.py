@@ -352,3 +352,13 @@ def test_residual_heads_are_not_written(path, models):
     ):
         write_official_conditional(path, models[0], partial)
     assert not path.exists()
+
+
+def test_softplus_stds_are_not_written(path, models):
+    architecture = dataclasses.replace(models[0].architecture, latent_std="softplus")
+    vae = VDVAE(architecture, models[0].contract)
+    with pytest.raises(
+        ConfigurationError, match="latent_std = 'softplus' cannot be written in the"
+    ):
+        write_official_conditional(path, vae, PartialEncoder(vae, 4))
+    assert not path.exists()

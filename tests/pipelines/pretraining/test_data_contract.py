@@ -64,3 +64,12 @@ def test_random_vae_has_the_stated_contract(tmp_path, store):
     )
     contract = load_vae(found["folder"])[0].contract
     assert contract == DataContract(1, 16, 100.0, store["training_std"], 5)
+
+
+def test_softplus_stds_decide_which_run_it_is_and_stating_the_default_does_not(train):
+    _, default = train()
+    _, stated = train(latent_std="exp")
+    _, smooth = train(latent_std="softplus")
+    assert stated["weights_source"]["run"] == default["weights_source"]["run"]
+    assert smooth["weights_source"]["run"] != default["weights_source"]["run"]
+    assert smooth["architecture"]["latent_std"] == "softplus"
