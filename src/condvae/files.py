@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes and content hashes."""
+"""Files: atomic writes, content hashes, and which picture formats are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["fingerprint", "open_atomic", "sha256_of_file", "write_json"]
+__all__ = ["PICTURE_FORMATS", "fingerprint", "open_atomic", "sha256_of_file", "write_json"]
+
+# What image files are read as. Pillow goes by content, not by name, and hands some formats to other
+# programs (EPS to Ghostscript).
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _swept: set[Path] = set()  # folders in which leftovers were looked for

@@ -17,7 +17,7 @@ from condvae.configuration import ConfigurationError
 from condvae.data.canvas import convert_channels, fit_to_canvas
 from condvae.data.formats.files import EXTENSIONS
 from condvae.data.pictures import read_picture
-from condvae.files import sha256_of_file
+from condvae.files import PICTURE_FORMATS, sha256_of_file
 from condvae.images import DataContract
 from condvae.tasks.mask_files import MaskFileError, find_masks, read_mask
 from condvae.tasks.masks import Mask
@@ -302,7 +302,7 @@ def _mask_shape(path: Path) -> tuple[int, int] | None:
             values = np.load(path, mmap_mode="r", allow_pickle=False)
             shape: tuple[int, ...] = getattr(values, "shape", ())
             return (shape[0], shape[1]) if len(shape) == 2 else None
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PICTURE_FORMATS) as picture:
             width, height = picture.size
             turned = picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
             return (width, height) if turned else (height, width)

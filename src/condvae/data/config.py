@@ -14,7 +14,10 @@ OFFICIAL_SOURCES = (
     *("mnist", "fashion_mnist", "cifar10", "imagenet32", "imagenet64", "ffhq", "celeba"),
     *("edges2shoes", "edges2handbags", "chest_xray14"),
 )
-SOURCE_NAMES = ("digits", "npz", "image_folder", "celebahq", *OFFICIAL_SOURCES)
+SOURCE_NAMES = (
+    *("digits", "photographs", "npz", "image_folder", "webdataset", "celebahq"),
+    *OFFICIAL_SOURCES,
+)
 FITS = ("pad", "resize")
 DUPLICATE_RULES = ("drop", "keep", "stop")
 
@@ -25,19 +28,22 @@ class DataConfig:
 
     Attributes:
         name: Name of the data set; also the name of its folder, so a plain file name.
-        source: ``digits`` (bundled with scikit-learn), ``npz``, ``image_folder``, or a known data set
-            in its official layout, see `condvae.data.formats`.
-        path: The file or folder that holds the pictures; needed by every source but ``digits``.
+        source: ``digits`` (bundled with scikit-learn), ``photographs`` (square patches of pictures of
+            any size), ``npz``, ``image_folder``, ``webdataset`` (tar shards), or a known data set in
+            its official layout, see `condvae.data.formats`.
+        path: The file or folder that holds the pictures; needed by every source but ``digits`` and
+            ``photographs``, which is scikit-learn's two photographs without it. Of ``webdataset`` also
+            an address, ``https://host/train-{0000..0099}.tar``.
         image_size: Height and width of the stored images, in pixels.
         channels: 1 or 3. Colour becomes grey by ITU-R 601 luma, grey becomes three equal channels.
         fit: ``pad`` centres a picture on a black canvas; ``resize`` brings its short side to
-            `image_size` and cuts out the centre. Digits are always resized.
+            `image_size` and cuts out the centre. Digits and patches are always resized.
         crop: Side of the square that is cut out of the centre of each picture first, `None` for the
-            whole picture.
+            whole picture. Not for ``photographs``.
         limit: Size of a random subset of the source, `None` for all. Duplicates and unreadable
             pictures are dropped from the subset, so fewer images may remain.
-        split: ``random`` (by content, seed and the two shares), or ``official``: the published one,
-            whatever the shares and the seed.
+        split: ``random`` (by content, seed and the two shares; of patches by the content of their
+            photograph), or ``official``: the published one, whatever the shares and the seed.
         validation_share: Expected share of images in the validation split, in (0, 1).
         test_share: Expected share of images in the test split, in (0, 1).
         seed: Of the subset and of the split.
@@ -80,13 +86,18 @@ class DataConfig:
                 f"path = {self.path!r}: source 'digits' is bundled and takes no path "
                 "(did you mean another source?)"
             )
-        if self.source != "digits" and not self.path:
+        bundled = self.source == "digits" or (self.source == "photographs" and self.path is None)
+        if not bundled and not self.path:
             raise ConfigurationError(f"path = {self.path!r}: source {self.source!r} needs a path")
         check_positive("image_size", self.image_size)
         check_choice("channels", self.channels, (1, 3))
         check_choice("fit", self.fit, FITS)
         if self.crop is not None:
             check_positive("crop", self.crop)
+            if self.source == "photographs":
+                raise ConfigurationError(
+                    f"crop = {self.crop!r}: source 'photographs' cuts patches of its own; expected null"
+                )
         if self.limit is not None:
             check_positive("limit", self.limit)
         check_positive("validation_share", self.validation_share)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from condvae.configuration import ConfigurationError
+from condvae.files import PICTURE_FORMATS
 
 __all__ = ["UnreadablePictureError", "read_picture"]
 
@@ -17,14 +19,14 @@ class UnreadablePictureError(ConfigurationError):
     """An image file that is broken or has more than 8 bits per channel; the message names it."""
 
 
-def read_picture(path: Path) -> npt.NDArray[np.uint8]:
+def read_picture(path: Path | IO[bytes]) -> npt.NDArray[np.uint8]:
     """Read an image file.
 
     The EXIF orientation is applied, palettes are resolved, transparent pixels are composited on
     black. Of an animation, the first frame is taken.
 
     Args:
-        path: A file that Pillow can read.
+        path: A file in one of `PICTURE_FORMATS`, whatever its name; messages show it as text.
 
     Returns:
         uint8 (H,W) for black-and-white or grey pictures without transparency, else (H,W,3).
@@ -33,7 +35,7 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
         UnreadablePictureError: Broken file, or more than 8 bits per channel.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PICTURE_FORMATS) as picture:
             _check_depth(picture, path)
             return np.asarray(_flatten(ImageOps.exif_transpose(picture)))
     except UnreadablePictureError:
@@ -45,7 +47,7 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
         ) from error
 
 
-def _check_depth(picture: Image.Image, path: Path) -> None:
+def _check_depth(picture: Image.Image, path: object) -> None:
     """Refuse 16- and 32-bit pictures, which Pillow would cut to 8 bits or clip."""
     tiles = getattr(picture, "tile", [])
     deep = picture.mode[0] in "IF" or any(";16" in str(tile[-1]) for tile in tiles)

@@ -200,7 +200,7 @@ def _describe(
 ) -> ImageRecord:
     sha256 = image_sha256(pixels)
     split = image.split or assign_split(
-        sha256, config.validation_share, config.test_share, config.seed
+        image.group or sha256, config.validation_share, config.test_share, config.seed
     )
     return make_record(
         pixels,
@@ -217,7 +217,7 @@ def _convert(
     pixels: npt.NDArray[np.uint8], origin: str, config: DataConfig
 ) -> npt.NDArray[np.uint8]:
     """A picture of any shape -> uint8 (size,size,channels)."""
-    fit = "resize" if config.source == "digits" else config.fit
+    fit = "resize" if config.source in ("digits", "photographs") else config.fit
     try:
         pixels = convert_channels(pixels, config.channels)
         if config.crop is not None:

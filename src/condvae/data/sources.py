@@ -19,14 +19,18 @@ from condvae.data.formats.idx import open_idx
 from condvae.data.formats.image_folder import open_image_folder
 from condvae.data.formats.imagenet import open_imagenet
 from condvae.data.formats.npz import NpzSource
+from condvae.data.formats.photographs import PhotographSource
 from condvae.data.formats.source import ImageSource, SourceImage
+from condvae.data.formats.webdataset import open_webdataset
 
 __all__ = ["SOURCES", "ImageSource", "SourceImage", "open_source"]
 
 SOURCES: dict[str, Callable[[DataConfig], ImageSource]] = {
     "digits": DigitsSource,
+    "photographs": PhotographSource,
     "npz": NpzSource,
     "image_folder": open_image_folder,
+    "webdataset": open_webdataset,
     "mnist": open_idx,
     "fashion_mnist": open_idx,
     "cifar10": open_cifar10,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from condvae.configuration import ConfigurationError, check_choice
+from condvae.files import PICTURE_FORMATS
 from condvae.tasks.masks import Mask
 
 __all__ = ["POLARITIES", "MaskFileError", "find_masks", "read_mask", "read_masks"]
@@ -154,7 +155,7 @@ def _numbers(values: NDArray[Any]) -> NDArray[Any]:
 def _read_picture(path: Path) -> NDArray[Any]:
     """Read a picture as one grey channel (H,W)."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PICTURE_FORMATS) as picture:
             upright = ImageOps.exif_transpose(picture)
             if {"A", "a"} & set(upright.getbands()) or "transparency" in upright.info:
                 colours = _opaque_colours(np.asarray(upright.convert("RGBA")), path)

@@ -90,6 +90,13 @@ def test_broken_files_are_refused_by_name(tmp_path):
         read_picture(tmp_path / "a.png")
 
 
+def test_formats_that_other_programs_decode_are_refused_whatever_their_name(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(UnreadablePictureError, match=r"a\.png: cannot be read"):
+        read_picture(tmp_path / "a.png")
+
+
 def test_a_picture_bomb_is_refused_before_it_is_unpacked(tmp_path):
     # 400 million pixels in a few dozen kilobytes.
     write_png(tmp_path / "a.png", 20_000, 20_000, 1, 0, bytes(20_000 * 2501))

@@ -2,7 +2,8 @@
 
 A path whose last part is the name of a published data set, such as ``data/01_raw/cifar10``, is also
 where that set is fetched to and where its files are placed by hand. Any other path only holds what
-someone has put there.
+someone has put there, but of shards it may be their address, and of several sources an address on the
+hub, see `condvae.pretrained.hub`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,25 @@ from pathlib import Path
 from condvae.configuration import ConfigurationError
 from condvae.data.config import DataConfig
 from condvae.data.fetching.cards import UNPACKED, DatasetCard, read_cards
+from condvae.data.fetching.shards import fetch_shards, is_address, list_addresses
 from condvae.data.fetching.store import LOCK_FILE, check_licence, fetch_dataset
+from condvae.data.formats.files import EXTENSIONS
 from condvae.data.sources import open_source
 from condvae.pretrained.download import Patience, Progress
+from condvae.pretrained.hub import fetch_hub_files
+from condvae.pretrained.hub_address import check_hub_address, is_hub_address
+from condvae.pretrained.store import cache_folder
 
 __all__ = ["check_obtainable", "provide_pictures"]
 
 NAMED_IN_ERRORS = 3
+# What is fetched from a data set on the hub: by source, files with these endings.
+FROM_HUB = {
+    "image_folder": EXTENSIONS,
+    "photographs": EXTENSIONS,
+    "npz": (".npz",),
+    "webdataset": (".tar",),
+}
 
 
 def check_obtainable(config: DataConfig, base: Path = Path()) -> None:
@@ -33,6 +46,24 @@ def check_obtainable(config: DataConfig, base: Path = Path()) -> None:
         ConfigurationError: Says what is missing and, of a published data set, how it gets there.
     """
     if config.path is None:
+        return
+    if is_hub_address(config.path):
+        if config.source not in FROM_HUB:
+            raise ConfigurationError(
+                f"data.path = {config.path!r}: source {config.source!r} is not read from the hub; "
+                f"expected one of {', '.join(FROM_HUB)}"
+            )
+        address = check_hub_address(config.path, "datasets")
+        one = address.folder.lower().endswith(FROM_HUB[config.source])
+        if one != (config.source == "npz"):
+            what, form = ("a folder", "[/FOLDER]") if one else ("one file", "/FILE.npz")
+            raise ConfigurationError(
+                f"data.path = {config.path!r}: source {config.source!r} is {what}; expected "
+                f"hf://datasets/OWNER/NAME[@REVISION]{form}"
+            )
+        return
+    if is_address(config):
+        list_addresses(config.path)
         return
     card = read_cards().get(config.source)
     if card is not None and card.terms is not None and not config.accept_licence:
@@ -63,7 +94,8 @@ def provide_pictures(
     """Return the data set with the path of its pictures, which are there afterwards.
 
     What is at the path already is taken. Otherwise a published data set is fetched, or unpacked from
-    the files placed there by hand, see `fetch_dataset`.
+    the files placed there by hand, see `fetch_dataset`; of shards at an address see `fetch_shards`, of
+    a data set on the hub `fetch_hub_files`.
 
     Args:
         config: The data set.
@@ -71,9 +103,21 @@ def provide_pictures(
         progress: See `fetch_dataset`.
 
     Raises:
-        ConfigurationError: See `check_obtainable` and `fetch_dataset`.
+        ConfigurationError: See `check_obtainable` and these functions.
     """
     check_obtainable(config)
+    if config.path is not None and is_hub_address(config.path):
+        path = fetch_hub_files(
+            config.path,
+            FROM_HUB[config.source],
+            cache_folder(),
+            nested=config.source != "webdataset",  # of a folder, shards are what lies in it
+            patience=patience,
+            progress=progress,
+        )
+        return dataclasses.replace(config, path=str(path))
+    if is_address(config):
+        return fetch_shards(config, patience=patience, progress=progress)
     card = read_cards().get(config.source)
     if config.path is None or card is None:
         return config

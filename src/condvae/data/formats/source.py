@@ -29,6 +29,8 @@ class SourceImage(NamedTuple):
         attributes: Binary attributes, uint8 (A,) of 0 and 1, or `None`.
         condition: A second picture that belongs to the first, of its size (the drawing of a photo);
             `None` in most sources.
+        group: Pictures of one group share a random split (patches of one photograph); `None` where
+            each picture stands for itself.
     """
 
     origin: str
@@ -37,6 +39,7 @@ class SourceImage(NamedTuple):
     split: str | None = None
     attributes: npt.NDArray[np.uint8] | None = None
     condition: npt.NDArray[np.uint8] | None = None
+    group: str | None = None
 
 
 class ImageSource(ABC):
