@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,6 +41,32 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: set CONDVAE_SHARED to the golden vectors")
     return folder
+
+
+@pytest.fixture(scope="session")
+def stand_ins() -> SimpleNamespace:
+    """Builders of tiny data sets: `stand_ins.cifar10` is `make_cifar10` in `stand_ins.py`."""
+    defined = runpy.run_path(str(Path(__file__).with_name("stand_ins.py")))
+    return SimpleNamespace(**{name.removeprefix("make_"): what for name, what in defined.items()})
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stand-in for the Hugging Face hub, see `Hub` in ``hub_server.py``; the cache is empty."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    hub = runpy.run_path(str(Path(__file__).with_name("hub_server.py")))["Hub"]()
+    hub.start()
+    # HF_ENDPOINT is read when the library is imported.
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    template = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    monkeypatch.setenv("CONDVAE_CACHE", str(tmp_path / "cache"))
+    yield hub
+    hub.stop()
 
 
 def randomise(module: torch.nn.Module, seed: int, scale: float = 0.2) -> None:

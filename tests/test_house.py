@@ -67,6 +67,7 @@ def test_registry_holds_the_documented_pipelines():
         "build_manifest_node",
         "train_features_node",
         "evaluate_samplers_node",
+        "record_scores_node",
         "collect_facts_node",
         "draw_figures_node",
         "write_report_node",

@@ -26,6 +26,9 @@ from mlflow.entities import Metric
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from tqdm import tqdm
 
+from condvae.model_card import README
+from condvae.model_folder import CARD
+
 __all__ = [
     "MlflowMetrics",
     "ProgressBar",
@@ -217,6 +220,9 @@ def log_output(name: str, value: Any) -> None:
     looked_up = name == "posterior" and "images_per_second" not in value
     if name in _FOLDERS and not looked_up:
         client.log_artifacts(_run_id, str(value["folder"]), _FOLDERS[name])
+    if name == "model_card" and value["recorded"]:  # over those that went with the weights
+        for file in (CARD, README):
+            client.log_artifact(_run_id, str(Path(value["folder"]) / file), "posterior")
     if name == "metrics":
         log_metrics(_metric_names(value))
 

@@ -132,7 +132,7 @@ def test_mlflow_run_says_what_was_done(inpainted):
     names = {a.path for a in client.list_artifacts(run.info.run_id, "report")}
     assert {"report/report.html", "report/completions.png"} <= names
     names = {a.path for a in client.list_artifacts(run.info.run_id, "posterior")}
-    assert names == {"posterior/card.json", "posterior/model.safetensors"}
+    assert names == {f"posterior/{n}" for n in ("README.md", "card.json", "model.safetensors")}
 
 
 def test_same_command_again_trains_nothing_and_gives_the_same(inpainted):

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,7 @@ from typing import IO, Any
 import requests
 from urllib3.exceptions import HTTPError
 
-from condvae.pretrained.part import PartFile, md5_of_file, validator_of
+from condvae.pretrained.part import PartFile, git_id_of_file, md5_of_file, validator_of
 
 __all__ = [
     "DownloadError",
@@ -30,6 +30,7 @@ __all__ = [
     "HashMismatchError",
     "Patience",
     "Progress",
+    "RefusedError",
     "download_file",
 ]
 
@@ -51,8 +52,16 @@ class HashMismatchError(DownloadError):
     """The whole file came, with another hash than expected. Nothing is kept."""
 
 
+class RefusedError(DownloadError):
+    """The server gives the file only to those who may have it (401, 403)."""
+
+
 class _InterruptedError(Exception):
-    """An attempt that failed in a way the next one may not."""
+    """An attempt that failed in a way the next one may not, after the pause the server asks for."""
+
+    def __init__(self, message: str, pause_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause_seconds = pause_seconds
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,8 @@ def download_file(
     *,
     sha256: str | None = None,
     md5: str | None = None,
+    git_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
     patience: Patience | None = None,
     progress: Progress | None = None,
 ) -> Downloaded:
@@ -103,6 +114,8 @@ def download_file(
         target: The file; its folder is made when missing.
         sha256: What the file must have; None takes any.
         md5: The same; for files whose publisher states nothing better.
+        git_id: The same, of the file as a git object.
+        headers: Sent with every request; an ``authorization`` does not follow to other hosts.
         patience: Timeouts and attempts.
         progress: Called after every piece.
 
@@ -111,25 +124,27 @@ def download_file(
 
     Raises:
         DownloadError: The server refuses, all attempts failed, or the disk is full.
+        RefusedError: The server refuses those who may not have the file.
         HashMismatchError: The file has another hash.
     """
     patience = patience or Patience()
     progress = progress or _say_nothing
     part = PartFile(target)
-    failures, reason = 0, ""
+    failures, reason, asked_pause = 0, "", 0.0
     with requests.Session() as session:
+        session.headers.update(headers or {})
         while failures < patience.attempts:
             if failures:
-                pause = patience.pause_seconds * 2.0 ** (failures - 1)
+                pause = max(asked_pause, patience.pause_seconds * 2.0 ** (failures - 1))
                 log.warning("%s: %s; trying again", address, reason)
                 time.sleep(min(pause, LONGEST_PAUSE_SECONDS))
             before = part.size
             try:
-                return _attempt(session, address, part, (sha256, md5), patience, progress)
+                return _attempt(session, address, part, (sha256, md5, git_id), patience, progress)
             except _PERMANENT as error:
                 raise DownloadError(f"{address}: {error}") from error
             except (requests.RequestException, HTTPError, _InterruptedError) as error:
-                reason = _reason_of(error)
+                reason, asked_pause = _reason_of(error), getattr(error, "pause_seconds", 0.0)
             except OSError as error:  # after RequestException, which is one too
                 raise _disk_error(error, part) from error
             enough = patience.least_bytes_per_second * patience.window_seconds
@@ -152,7 +167,7 @@ def _attempt(
     session: requests.Session,
     address: str,
     part: PartFile,
-    hashes: tuple[str | None, str | None],
+    hashes: tuple[str | None, str | None, str | None],
     patience: Patience,
     progress: Progress,
 ) -> Downloaded:
@@ -199,12 +214,17 @@ def _check_answer(address: str, response: requests.Response, part: PartFile) -> 
         part.discard()
         raise _InterruptedError("the file on the server is shorter than what is here")
     if status >= 500 or status in (REQUEST_TIMEOUT, TOO_EARLY, TOO_MANY_REQUESTS):
-        raise _InterruptedError(f"the server answers {said}")
+        # The other form of the header, a date, is not worth a clock that may be wrong.
+        seconds = response.headers.get("Retry-After", "")
+        pause = float(seconds) if seconds.isdecimal() else 0.0
+        raise _InterruptedError(f"the server answers {said}", pause)
     asked_for_rest = "Range" in response.request.headers
     if status != requests.codes.ok and not (
         status == requests.codes.partial_content and asked_for_rest
     ):
-        raise DownloadError(f"{response.url}: the server answers {said}")
+        forbidden = status in (requests.codes.unauthorized, requests.codes.forbidden)
+        kind = RefusedError if forbidden else DownloadError
+        raise kind(f"{response.url}: the server answers {said}")
     if response.headers.get("Content-Encoding", "identity") != "identity":
         encoding = response.headers["Content-Encoding"]
         raise DownloadError(f"{response.url}: sent as {encoding!r}, asked for as it is")
@@ -253,12 +273,16 @@ def _receive(
                 window_start, window_bytes = time.monotonic(), 0
 
 
-def _wrong_hash(part: PartFile, found: str, sha256: str | None, md5: str | None) -> str:
+def _wrong_hash(
+    part: PartFile, found: str, sha256: str | None, md5: str | None, git_id: str | None
+) -> str:
     """Which hash of the whole part is not the expected one; empty when none."""
     if sha256 is not None and found != sha256:
         return f"sha256 {found}, expected {sha256}"
     if md5 is not None and (found_md5 := md5_of_file(part.path)) != md5:
         return f"md5 {found_md5}, expected {md5}"
+    if git_id is not None and (found_id := git_id_of_file(part.path)) != git_id:
+        return f"git object id {found_id}, expected {git_id}"
     return ""
 
 

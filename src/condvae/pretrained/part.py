@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from condvae.files import write_json
 
-__all__ = ["PartFile", "md5_of_file", "validator_of"]
+__all__ = ["PartFile", "git_id_of_file", "md5_of_file", "validator_of"]
 
 
 class PartFile:
@@ -93,6 +93,13 @@ def md5_of_file(path: Path) -> str:
     """Return the hexadecimal md5 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def git_id_of_file(path: Path) -> str:
+    """Return the hexadecimal id that git gives to a file's bytes: a sha1 with its size in front."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 def validator_of(headers: Mapping[str, str]) -> str:

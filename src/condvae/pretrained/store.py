@@ -16,6 +16,8 @@ from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
 from condvae.pretrained.cards import PretrainedCard, bundled_folder, card_named, read_cards
 from condvae.pretrained.download import DownloadError, Patience, Progress
+from condvae.pretrained.hub import fetch_hub_model
+from condvae.pretrained.hub_address import is_hub_address
 from condvae.pretrained.lock import LOCK_FILE, held
 from condvae.pretrained.published import PublishedFile, expected_sha256, obtain_file, pin_file
 
@@ -32,13 +34,20 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     return Path(chosen).expanduser()
 
 
-def find_model(name_or_path: str) -> Path:
-    """Folder of a registered model, or of a path to a model folder.
+def find_model(name_or_path: str, cache: str | os.PathLike[str] | None = None) -> Path:
+    """Folder of a registered model, of a model on the hub, or of a path to a model folder.
+
+    Args:
+        name_or_path: Registered name, ``hf://OWNER/NAME[@REVISION][/FOLDER]`` (see
+            `condvae.pretrained.hub`; fetched when it is not there yet), or a folder.
+        cache: Where fetched models lie; see `cache_folder`.
 
     Raises:
-        ConfigurationError: Neither; or a bundled file that does not have its sha256; or a published
-            checkpoint, which is a file.
+        ConfigurationError: None of these; or a bundled file that does not have its sha256; or a
+            published checkpoint, which is a file; or a model that cannot be fetched.
     """
+    if is_hub_address(name_or_path):
+        return fetch_hub_model(name_or_path, cache_folder(cache))
     cards = read_cards()
     if name_or_path in cards:
         return _bundled(name_or_path, cards[name_or_path])
@@ -46,7 +55,8 @@ def find_model(name_or_path: str) -> Path:
     if not folder.is_dir():
         raise ConfigurationError(
             f"model {name_or_path!r}: neither a registered name ({', '.join(sorted(cards))}) nor a "
-            "model folder. A VAE of your own is made by `kedro run --pipeline=pretrain`"
+            "model folder, nor hf://OWNER/NAME. A VAE of your own is made by `kedro run "
+            "--pipeline=pretrain`"
         )
     return folder
 

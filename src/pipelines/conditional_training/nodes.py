@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,14 @@ import torch
 
 from condvae.conditional import ConditionalModel, PartialEncoder, heads_for, initialise
 from condvae.configuration import ConfigurationError, read_config
+from condvae.data import fetching
+from condvae.data.records import SPLITS
 from condvae.data.store import PreparedImages, open_images
 from condvae.input_check import input_reference, most_observations
+from condvae.model_card import write_model_card
 from condvae.model_folder import load_vae, posterior_source, save_posterior
 from condvae.posterior import ImagePosterior
+from condvae.pretrained import read_cards
 from condvae.tasks import task_named
 from condvae.tasks.mask_sampling import MaskConfig, draw_masks
 from condvae.training import TrainingConfig, fit
@@ -41,14 +45,14 @@ def train_partial_encoder(
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Train (or go on training) c(z | y); return the posterior's description and the history."""
     images = open_images(Path(image_store["folder"]))
-    vae, _ = load_vae(pretrained_vae["folder"], resolve_device(device))
+    vae, vae_card = load_vae(pretrained_vae["folder"], resolve_device(device))
     config = read_config(TrainingConfig, training, "training")
     mask_config = read_config(MaskConfig, masks, "masks")
     how = read_config(ModelConfig, model, "model").initialisation
     heads = heads_for(how)
     conditional_task = task_named(read_config(TaskConfig, task, "task").name)
     identity = {
-        "training": asdict(config),
+        "training": config.facts(),
         "masks": asdict(mask_config),
         "initialisation": how,
         "heads": heads,
@@ -94,7 +98,7 @@ def train_partial_encoder(
     )
     load_strictly(partial, result.weights, "averaged weights")
     folder = root / "posterior"
-    known = _known_reference(
+    known = _known_card(
         partial, run, lambda: posterior_source(str(folder), vae, conditional_task.name, heads)
     )
     posterior = ImagePosterior(ConditionalModel(vae, partial.eval()), conditional_task)
@@ -102,13 +106,18 @@ def train_partial_encoder(
         "name": image_store["name"],
         "weights_source": {"command": command(), "run": run, **chosen.identity},
         "vae": pretrained_vae["name"],
+        "data": _describe_data(images),
+        "licences": _list_licences(images, pretrained_vae["name"], vae_card),
         "validation": {
             k: v for record in result.history[-1:] for k, v in record.items() if "validation" in k
         },
-        "input_reference": known
+        # What came to the card after the weights holds as long as they are the same.
+        **{name: known[name] for name in ("scores", "licence") if name in known},
+        "input_reference": known.get("input_reference")
         or _score_validation_images(posterior, images, mask_config, config.batch_size, seed),
     }
     card = save_posterior(folder, posterior, facts)
+    write_model_card(folder)
     description = {
         "folder": str(folder),
         "sha256": card["sha256"],
@@ -121,14 +130,14 @@ def train_partial_encoder(
     return description, result.history
 
 
-def _known_reference(
+def _known_card(
     partial: PartialEncoder, run: str, open_written: Callable[[], Source]
-) -> dict[str, Any] | None:
-    """Scores on the card that this run has written before, None unless it is of these very weights."""
+) -> Mapping[str, Any]:
+    """The card that this run has written before, empty unless it is of these very weights."""
     try:
         written = open_written()
     except ConfigurationError:
-        return None
+        return {}
     own = partial.state_dict()
     same = (
         written.made_by == run and not written.differences and own.keys() == written.weights.keys()
@@ -136,9 +145,27 @@ def _known_reference(
     if not same or any(
         not torch.equal(value.cpu(), written.weights[n]) for n, value in own.items()
     ):
-        return None
-    known: dict[str, Any] | None = written.card.get("input_reference")
-    return known
+        return {}
+    return written.card
+
+
+def _describe_data(images: PreparedImages) -> dict[str, Any]:
+    return {
+        "fingerprint": images.fingerprint,
+        "source": images.config.source,
+        "split": images.config.split,
+        "images": {split: len(images.indices(split)) for split in SPLITS},
+    }
+
+
+def _list_licences(images: PreparedImages, vae: str, vae_card: Mapping[str, Any]) -> dict[str, str]:
+    """Licences of what a posterior is made from, as far as cards state them."""
+    data, model = fetching.read_cards().get(images.config.source), read_cards().get(vae)
+    found = {
+        "data": data and data.licence,
+        "vae": (model and model.licence) or vae_card.get("licence"),
+    }
+    return {name: licence for name, licence in found.items() if licence}
 
 
 def _score_validation_images(

@@ -6,6 +6,7 @@ from functools import partial
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from pipelines.evaluation.model_card import record_scores_node
 from pipelines.evaluation.nodes import (
     build_manifest,
     collect_facts,
@@ -37,7 +38,7 @@ _OUTPUTS = [
 
 
 def create_pipeline(size: str = "quick") -> Pipeline:
-    """Cases, features, scores and facts.
+    """Cases, features, scores and facts; the scores also on the posterior's card.
 
     Args:
         size: Which manifest of the parameters `evaluation`: ``quick`` or ``full``.
@@ -48,7 +49,20 @@ def create_pipeline(size: str = "quick") -> Pipeline:
         _OUTPUTS,
         name="evaluate_samplers_node",
     )
-    return create_manifest_pipeline(size) + _features() + pipeline([samplers]) + _facts()
+    card = node(
+        record_scores_node,
+        [
+            "image_store",
+            "posterior",
+            "evaluation_manifest",
+            "metrics",
+            "calibration",
+            "params:folders",
+        ],
+        "model_card",
+        name="record_scores_node",
+    )
+    return create_manifest_pipeline(size) + _features() + pipeline([samplers, card]) + _facts()
 
 
 def create_score_pipeline() -> Pipeline:

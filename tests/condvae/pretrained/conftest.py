@@ -31,6 +31,7 @@ class Remote:
         self.drip = None
         self.cuts = []
         self.statuses = []
+        self.retry_after = None
         self.location = None
         self.requests = []
         self.served = 0
@@ -79,7 +80,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/model.th" and remote.location is None:
             return self.send_error(404)
         if remote.statuses and (status := remote.statuses.pop(0)) != 200:
-            return self.send_error(status)
+            self.send_response(status)
+            if remote.retry_after is not None:
+                self.send_header("Retry-After", remote.retry_after)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if self.path == "/model.th" and remote.location is not None:
             self.send_response(302)
             self.send_header("Location", remote.location)

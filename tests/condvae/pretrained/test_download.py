@@ -254,6 +254,15 @@ def test_pauses_double_and_have_a_limit(get, remote, patience, monkeypatch):
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
+@pytest.mark.parametrize(("asked", "pause"), [("7", 7), ("600", 60), ("soon", 1), (None, 1)])
+def test_a_pause_that_the_server_asks_for_is_made(get, remote, patience, monkeypatch, asked, pause):
+    pauses = []
+    monkeypatch.setattr(download.time, "sleep", pauses.append)
+    remote.statuses, remote.retry_after = [429], asked
+    get(patience=replace(patience, pause_seconds=1.0))
+    assert pauses == [pause]
+
+
 def test_trouble_in_between_does_not_lose_the_part(get, remote, target, patience):
     cut_for_good(get, remote, patience, 100_000)
     remote.statuses = [503]
