@@ -151,7 +151,8 @@ def train_feature_network(
         epochs: Passes over the images.
         seed: Seed of weights, order and shifts.
         device: Where to train; the network comes back there, in evaluation mode.
-        held_out: Images and labels (`None` for rotations) for the accuracy in the card.
+        held_out: Images and labels (`None` for rotations) for the accuracy in the card. Classes that
+            only they have are classes of the network too.
         progress: Called after each epoch with epochs done, epochs, mean loss.
 
     Returns:
@@ -168,7 +169,11 @@ def train_feature_network(
             raise ConfigurationError(
                 "labels of the training and held-out images: expected both or none"
             )
-    classes = 4 if labels is None else int(labels.max()) + 1
+    classes = 4
+    if labels is not None:
+        # A small set may hold classes out that it has no training image of.
+        known = [labels] if held_out is None or held_out[1] is None else [labels, held_out[1]]
+        classes = 1 + max(int(some.max()) for some in known)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
         torch.default_generator.manual_seed(seed)

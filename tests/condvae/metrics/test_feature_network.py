@@ -37,6 +37,21 @@ def test_digits_are_recognised(trained, digits):
     assert (card.images, card.held_out, card.classes, card.features) == (1257, 360, 10, 32)
 
 
+def test_classes_of_held_out_images_alone_count_too(digits):
+    (images, labels), (test_images, test_labels) = digits
+    few = labels < 7
+    network, card = train_feature_network(
+        images[few][:40],
+        labels[few][:40],
+        name="digits",
+        features=4,
+        epochs=1,
+        held_out=(test_images, test_labels),
+    )
+    assert card.classes == 10
+    assert network(test_images[:2])["logits"].shape == (2, 10)
+
+
 def test_rotations_are_learned_without_labels(digits):
     (images, _), (test_images, _) = digits
     network, card = train_feature_network(

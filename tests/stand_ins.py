@@ -1,15 +1,13 @@
-"""Tiny stand-ins in the official layouts."""
+"""Tiny stand-ins in the official layouts, for the fixture `stand_ins`."""
 
 from __future__ import annotations
 
 import gzip
 import pickle
 import struct
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
-import pytest
 from PIL import Image
 
 SEED = 0
@@ -115,6 +113,14 @@ def make_ffhq_pictures(folder, count=20, size=8):
     return pixels
 
 
+def make_ffhq_array(folder, count=20, size=8):
+    """The one array that the VDVAE was trained on; returns its pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = random_pixels(count, size, size, 3)
+    np.save(folder / "ffhq-256.npy", pixels)
+    return pixels
+
+
 def make_celeba(folder, count=12):
     """Pictures of 178x218, attributes, partition; returns names, attributes and splits."""
     names = [f"{i + 1:06d}.jpg" for i in range(count)]
@@ -135,11 +141,14 @@ def make_celeba(folder, count=12):
     return names, attributes, [("train", "validation", "test")[code] for code in codes]
 
 
-def make_edges(folder, name, train=6, val=2, size=16):
-    """Side-by-side JPEG-named pictures; returns left and right halves, training pictures first."""
+def make_edges(folder, name, train=6, val=2, size=16, suffix="png"):
+    """Side-by-side pictures; returns left and right halves, training pictures first.
+
+    The official ones are JPEG files, whose pixels are not exactly those that were saved.
+    """
     pixels = random_pixels(train + val, size, 2 * size, 3)
-    names = [f"train/{i + 1}_AB.png" for i in range(train)]
-    names += [f"val/{i + 1}_AB.png" for i in range(val)]
+    names = [f"train/{i + 1}_AB.{suffix}" for i in range(train)]
+    names += [f"val/{i + 1}_AB.{suffix}" for i in range(val)]
     save_pictures(folder / name, names, pixels)
     order = np.argsort(names)  # 10 comes before 2
     return pixels[order, :, :size], pixels[order, :, size:]
@@ -173,20 +182,3 @@ def make_chest_xray(folder, count=10, size=32):
     (folder / "train_val_list.txt").write_text("\n".join(n for n in names if n not in test))
     (folder / "test_list.txt").write_text("\n".join(sorted(test)) + "\n")
     return pixels, findings, ["test" if name in test else "train" for name in names]
-
-
-@pytest.fixture
-def stand_ins():
-    return SimpleNamespace(
-        cifar10=make_cifar10,
-        idx=make_idx,
-        imagenet_pictures=make_imagenet_pictures,
-        imagenet_batches=make_imagenet_batches,
-        ffhq_pictures=make_ffhq_pictures,
-        celeba=make_celeba,
-        edges=make_edges,
-        chest_xray=make_chest_xray,
-        python2_pickle=python2_pickle,
-        random_pixels=random_pixels,
-        save_pictures=save_pictures,
-    )
