@@ -154,6 +154,7 @@ class _LinearBlock(DecoderBlock):
     def __init__(self, group, latents, q, p):
         nn.Module.__init__(self)
         self.resolution, self.mixin, self.width = 1, None, latents
+        self.link, self.latent_std, self.unpool = slice(None), "exp", None
         self.latent_channels = z = group.stop - group.start
         zeros = np.zeros((z, latents + q[1].shape[1]))
         self.enc = _linear(np.concatenate([np.hstack(q[:2]), zeros]), _bias(z, q[2]))
@@ -186,6 +187,7 @@ class _LinearHead(GaussianHead):
 
     def __init__(self, z, inputs):
         nn.Module.__init__(self)
+        self.link, self.latent_std = slice(None), "exp"
         self.mean = _linear(np.zeros((z, inputs)), np.zeros(z))
         self.log_std = nn.Parameter(torch.zeros(1, z, 1, 1, dtype=torch.float64))
 
