@@ -22,7 +22,7 @@ def digits(tmp_path_factory):
     return prepare_images(DataConfig(), tmp_path_factory.mktemp("digits"))
 
 
-@pytest.mark.parametrize("name", ["digits", "digits_inpainting"])
+@pytest.mark.parametrize("name", ["digits", "digits_inpainting", "photos"])
 def test_card_names_its_command_and_seed(name):
     card = read_card(find_model(name), read_cards()[name].kind)
     source = card["weights_source"]
@@ -44,6 +44,22 @@ def test_vae_scores_what_its_card_says(digits):
     assert card["test_images"] == len(digits.indices("test"))
     assert bits == pytest.approx(card["test_bits_per_dim"], abs=1e-4)
     assert error == pytest.approx(card["test_bits_per_dim_standard_error"], abs=1e-4)
+
+
+def test_vae_of_photographs_knows_photographs_it_has_never_seen(tmp_path):
+    # Its own training images are not at hand here; those of scikit-learn were not among them.
+    config = DataConfig(
+        **{"name": "photos", "source": "photographs", "limit": 60, "seed": 0},
+        **{"image_size": 32, "channels": 3, "validation_share": 0.3, "test_share": 0.3},
+    )
+    patches = prepare_images(config, tmp_path)
+    vae, card = load_vae(find_model("photos"))
+    rows = np.arange(len(patches.records))
+    bits, error = bits_per_dim(vae, patches.pixels, rows, 60, seed=0)
+    noise = np.random.default_rng(0).integers(0, 256, patches.pixels.shape, dtype=np.uint8)
+    of_noise, _ = bits_per_dim(vae, noise, rows, 60, seed=0)
+    # A uniform distribution over the grey levels takes 8 bits.
+    assert card["test_bits_per_dim"] < bits + 3 * error < 6 < 8 < of_noise
 
 
 def test_posterior_knows_more_than_the_prior(digits):
