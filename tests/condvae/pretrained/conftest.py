@@ -113,8 +113,9 @@ class Handler(BaseHTTPRequestHandler):
         if remote.drip is not None:
             return self.send_slowly(remote, body)
         cut = remote.cuts.pop(0) if remote.cuts else None
-        self.wfile.write(body[:cut])
+        # Before the client has the last byte: it may look at the count as soon as it does.
         remote.served += len(body[:cut])
+        self.wfile.write(body[:cut])
         self.close_connection = True
         return None
 
