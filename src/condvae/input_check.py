@@ -25,6 +25,7 @@ from condvae.posterior import ImagePosterior
 from condvae.tasks.mask_sampling import MaskConfig, draw_mask_in_bin, reachable_bins
 from condvae.tasks.masks import OBSERVED_BINS, bin_name, bin_of
 from condvae.tasks.observation import Observation
+from condvae.tasks.subject import SideInformation
 from condvae.training.pixels import load_pixels
 
 __all__ = [
@@ -106,6 +107,7 @@ def input_reference(
     rows: NDArray[np.int64],
     masks: MaskConfig,
     *,
+    side_information: SideInformation | None = None,
     draws: int = 4,
     seed: int = 0,
     batch_size: int = 256,
@@ -118,10 +120,11 @@ def input_reference(
     bin with a score that is not finite.
 
     Args:
-        posterior: The model.
+        posterior: The model, of a task with masks.
         images: uint8 (N,H,W,C), possibly memory-mapped.
         rows: Rows of images of the training set that the model was not trained on.
         masks: The masks it was trained with.
+        side_information: What is known of `images` besides pixels; the task may need it.
         draws: Draws of z a score is averaged over.
         seed: Of the choice of images, masks and draws.
         batch_size: Cases at a time.
@@ -133,6 +136,7 @@ def input_reference(
     Raises:
         ConfigurationError: Images that do not fit the model, draws or batch_size below 1.
     """
+    side_information = side_information or SideInformation()
     chosen = np.random.default_rng(seed).permutation(rows)[:MOST_CASES]
     pixels = load_pixels(images, chosen, torch.device("cpu"))
     size = posterior.contract.size
@@ -147,9 +151,11 @@ def input_reference(
         if not seen:
             continue
         name = bin_name(index)
-        observation = posterior.observe(
-            pixels[seen],
-            torch.from_numpy(np.stack([drawn[position] for position in seen])).unsqueeze(1),
+        shown = torch.from_numpy(np.stack([drawn[position] for position in seen])).unsqueeze(1)
+        needs = posterior.task.needs
+        observation = posterior.task.observe(
+            side_information.subject(pixels[seen], shown, chosen[seen], needs),
+            posterior.contract,
             tuple(f"reference {name} {chosen[position]}" for position in seen),
         )
         bits = posterior.observation_bound(
@@ -181,6 +187,9 @@ def check_observations(
     Raises:
         ConfigurationError: A card with a broken ``input_reference``, or batch_size below 1.
     """
+    if not posterior.task.uses_mask:
+        reason = f"task {posterior.task.name!r} shows no pixels themselves"
+        return [_unchecked(reason) for _ in range(len(observation))]
     stored = posterior.card.get("input_reference")
     if stored is None:
         reason = "the model's card holds no scores of its validation images"

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 from condvae.configuration import ConfigurationError, check_choice, check_positive
 
-__all__ = ["DUPLICATE_RULES", "FITS", "OFFICIAL_SOURCES", "SOURCE_NAMES", "DataConfig"]
+__all__ = [
+    "DUPLICATE_RULES",
+    "FITS",
+    "OFFICIAL_SOURCES",
+    "SIDE_INFORMATION_SOURCES",
+    "SOURCE_NAMES",
+    "DataConfig",
+]
 
 # Those with a published split.
 OFFICIAL_SOURCES = (
@@ -18,6 +25,15 @@ SOURCE_NAMES = (
     *("digits", "photographs", "npz", "image_folder", "webdataset", "celebahq"),
     *OFFICIAL_SOURCES,
 )
+# What is known of the images besides pixels; npz files, folders and shards may have labels or not.
+SIDE_INFORMATION_SOURCES = {
+    "labels": (
+        *("digits", "npz", "image_folder", "webdataset", "mnist", "fashion_mnist", "cifar10"),
+        *("imagenet32", "imagenet64"),
+    ),
+    "attributes": ("celeba", "chest_xray14"),
+    "paired": ("edges2shoes", "edges2handbags"),
+}
 FITS = ("pad", "resize")
 DUPLICATE_RULES = ("drop", "keep", "stop")
 

@@ -20,6 +20,7 @@ from condvae.configuration import ConfigurationError, check_choice, read_config
 from condvae.data.config import DataConfig
 from condvae.data.records import SPLITS, ImageRecord, read_records
 from condvae.files import sha256_of_file
+from condvae.tasks.subject import SideInformation
 
 __all__ = ["ATTRIBUTES", "CONDITION", "FORMAT_VERSION", "IMAGES", "META", "RECORDS"]
 __all__ += ["PreparedImages", "open_images"]
@@ -74,6 +75,11 @@ class PreparedImages:
         if not self.class_names:
             return None
         return np.array([record.label for record in self.records], np.int64)
+
+    @property
+    def side_information(self) -> SideInformation:
+        """What is known of the images besides their pixels, for tasks that need it."""
+        return SideInformation(self.labels, self.attributes, self.condition)
 
     def indices(self, split: str) -> npt.NDArray[np.int64]:
         """Return the rows of a split, ascending, int64 (n,).

@@ -1,7 +1,12 @@
 """Evaluation: samplers judged on the same cases, per case and in tables."""
 
 from condvae.evaluation.assessing import assess_calibration
-from condvae.evaluation.calibrating import Calibrator, largest_bank, usable_draws
+from condvae.evaluation.calibrating import (
+    Calibrator,
+    largest_bank,
+    list_signatures,
+    usable_draws,
+)
 from condvae.evaluation.chunks import ChunkFolder
 from condvae.evaluation.exchange import FileSource, export_cases
 from condvae.evaluation.runs import compare_case_tables
@@ -39,6 +44,7 @@ __all__ = [
     "export_cases",
     "largest_bank",
     "list_case_scores",
+    "list_signatures",
     "make_sampler",
     "score_cases",
     "split_temperature",

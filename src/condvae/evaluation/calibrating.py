@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,14 @@ from condvae.calibration import (
     share_covered,
 )
 from condvae.calibration.ranks import MOST_BINS
+from condvae.images import DataContract
 from condvae.metrics.cases import EvaluationCase
 from condvae.metrics.extraction import extract_features
 from condvae.metrics.feature_network import FeatureNetwork
+from condvae.tasks import SideInformation, Task
+from condvae.training.pixels import load_pixels
 
-__all__ = ["Calibrator", "largest_bank", "usable_draws"]
+__all__ = ["Calibrator", "largest_bank", "list_signatures", "usable_draws"]
 
 FEWEST_BINS = 8
 # Values of the bank of training images, 256 MiB as float64.
@@ -54,11 +58,45 @@ def largest_bank(values: int) -> int:
     return max(1, BANK_VALUES // values)
 
 
+def list_signatures(
+    task: Task,
+    images: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    side_information: SideInformation,
+    *,
+    batch_size: int = 256,
+) -> NDArray[np.float32]:
+    """Describe what a task without masks says of stored images.
+
+    Args:
+        task: The task.
+        images: uint8 (N,H,W,C), possibly memory-mapped.
+        rows: (M,) which of them.
+        side_information: What else is known of them.
+        batch_size: Images at a time.
+
+    Returns:
+        (M,D), see `condvae.tasks.Task.signature`.
+    """
+    _, height, _, channels = images.shape
+    # Signatures are of the images, whatever a model would subtract from them.
+    contract = DataContract(channels, height, mean=127.5, std=127.5)
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        pixels = load_pixels(images, part, torch.device("cpu"))
+        hidden = torch.zeros(len(part), 1, height, height, dtype=torch.bool)
+        subject = side_information.subject(pixels, hidden, part, task.needs)
+        parts.append(task.signature(subject, contract).float().numpy())
+    return np.concatenate(parts)
+
+
 class Calibrator:
     """Ranks the truths of N cases among their completions, a few cases at a time.
 
     The reference of a case is the training image nearest to it in what is observed: a function of y
-    alone. It is looked for in a bank of at most `largest_bank` images.
+    alone. It is looked for in a bank of at most `largest_bank` images. What is observed are pixels,
+    or for tasks without masks the vectors of `condvae.tasks.Task.signature`.
 
     Args:
         cases: N cases.
@@ -67,6 +105,8 @@ class Calibrator:
             random choice.
         network: Gives the features.
         seed: Of everything random.
+        signatures: (N,Dy) of the cases and (M,Dy) of the training images; None where what is
+            observed are pixels.
 
     Raises:
         ConfigurationError: More than half of the cases share one image.
@@ -79,6 +119,7 @@ class Calibrator:
         training_images: Tensor,
         network: FeatureNetwork,
         seed: int,
+        signatures: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
     ) -> None:
         # At random: the first images of a file may all be of one class.
         order = np.random.default_rng(seed).permutation(len(training_images))
@@ -91,7 +132,9 @@ class Calibrator:
         numbers = np.arange(len(cases))
         images = np.array([case.image_id for case in cases])
         self._partner = other_references(numbers[:, None], images, seed)[:, 0].astype(np.intp)
-        self._nearest = self._find_references()
+        if signatures is not None:
+            signatures = signatures[0], signatures[1][rows]
+        self._nearest = self._find_references(signatures)
 
     def rank(
         self,
@@ -141,12 +184,21 @@ class Calibrator:
         hidden = (~masks).unsqueeze(1).expand_as(truths)
         return truths.flatten(1).numpy(), hidden.flatten(1).numpy()
 
-    def _find_references(self) -> NDArray[np.intp]:
+    def _find_references(
+        self, signatures: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+    ) -> NDArray[np.intp]:
         """Row of the bank for each of the N cases; once, since every source needs all of them."""
-        bank = self._bank.astype(np.float64)
+        bank = (self._bank if signatures is None else signatures[1]).astype(np.float64)
         squares = np.square(bank)
+
+        def observed(block: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+            if signatures is None:
+                return self._values(block)
+            vectors = signatures[0][block]
+            return vectors, np.zeros(vectors.shape, np.bool_)
+
         step = max(1, VALUES_AT_ONCE // max(bank.shape))
         blocks = np.split(np.arange(len(self._cases)), range(step, len(self._cases), step))
         return np.concatenate(
-            [nearest_references(*self._values(block), bank, squares) for block in blocks]
+            [nearest_references(*observed(block), bank, squares) for block in blocks]
         )

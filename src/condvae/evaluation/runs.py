@@ -64,7 +64,9 @@ def compare_case_tables(
                     "is with the same evaluation.seed, masks, data and number of cases"
                 )
         bins = ours["bin"]
-        for group in (*dict.fromkeys(sorted(bins.tolist())), POOLED):
+        # As in `group_cases`: without any observed pixel there are no bins.
+        names = dict.fromkeys(sorted(bins.tolist())) if ours["observed_share"].any() else ()
+        for group in (*names, POOLED):
             here = np.ones(len(bins), np.bool_) if group == POOLED else bins == group
             x, y, weights, images = (
                 column[here]

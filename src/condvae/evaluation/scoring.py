@@ -36,6 +36,7 @@ from condvae.metrics.proper import (
     posterior_mean_errors,
     sliced_energy_score,
 )
+from condvae.tasks.task import Task
 
 __all__ = ["CaseScores", "Examples", "Extractors", "draw_examples", "score_cases"]
 
@@ -144,6 +145,7 @@ def score_cases(
     extractors: Extractors,
     *,
     calibrator: Calibrator,
+    task: Task | None = None,
     folder: ChunkFolder | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> CaseScores:
@@ -161,6 +163,7 @@ def score_cases(
         labels: (N,) true classes where they are known and the network tells classes apart.
         extractors: Give features, distances and classes.
         calibrator: Ranks truths among completions.
+        task: Says what y measures of an image; None for nothing but pixels.
         folder: Where finished chunks are kept and taken from; its name must follow from
             everything that decides the scores.
         progress: Called with the number of cases done since the last call.
@@ -189,6 +192,7 @@ def score_cases(
                 None if labels is None else labels[start:stop],
                 extractors,
                 calibrator,
+                task,
                 start,
             )
             arrays = scores.arrays()
@@ -208,6 +212,7 @@ def _score_chunk(
     labels: NDArray[np.int64] | None,
     extractors: Extractors,
     calibrator: Calibrator,
+    task: Task | None,
     start: int,
 ) -> CaseScores:
     """Scores of B cases, the first of which is number `start`."""
@@ -230,6 +235,8 @@ def _score_chunk(
     errors = posterior_mean_errors(pixels, true_pixels, unobserved)
     values["posterior_mean_rmse"], weights["posterior_mean_rmse"] = errors.of_mean, counts
     values["sample_rmse"], weights["sample_rmse"] = errors.of_samples, counts
+    if task is not None and (found := _consistency(task, drawn, truths, mask)) is not None:
+        values["consistency_rmse"], weights["consistency_rmse"] = found
     flat = drawn.flatten(0, 1)
     embedded = _embed(extractors.perceptual, flat).reshape(s, b, -1)
     true_embedded = _embed(extractors.perceptual, truths)
@@ -256,6 +263,22 @@ def _score_chunk(
         name = coverage_metric(level)
         values[name], weights[name] = count, counts
     return CaseScores(values, weights, features[0], true_features, predictions.T, ranks, gaps)
+
+
+def _consistency(
+    task: Task, drawn: Tensor, truths: Tensor, mask: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Sums (B,) of squared differences in what y says, mean over completions, and their numbers."""
+    true = task.measure(truths, mask)
+    if true is None:
+        return None
+    total = torch.zeros(len(truths), dtype=torch.float64)
+    for images in drawn:
+        found = task.measure(images, mask)
+        assert found is not None
+        total += (found - true).double().square().nansum(dim=1)
+    counts = true.isfinite().sum(dim=1)
+    return (total / len(drawn)).numpy(), counts.double().numpy()
 
 
 def _embed(extractor: Extractor, images: Tensor) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from condvae.importance import ImportanceBound, importance_bound
 from condvae.metrics.cases import EvaluationCase
 from condvae.posterior import ImagePosterior
 from condvae.tasks.observation import Observation
+from condvae.tasks.subject import SideInformation
 
 __all__ = ["CompletionSource", "PosteriorSource"]
 
@@ -58,6 +59,7 @@ class PosteriorSource:
         bound_draws: Numbers of draws of the importance-weighted bound; () for none, None for no
             likelihood scores at all.
         model: Hash of the weights, or any text that no other model has.
+        side_information: What is known of the image set besides pixels, by `image_id`.
     """
 
     posterior: ImagePosterior
@@ -69,6 +71,7 @@ class PosteriorSource:
     batch_size: int
     bound_draws: tuple[int, ...] | None
     model: str
+    side_information: SideInformation = field(default_factory=SideInformation)
 
     @property
     def identity(self) -> str:
@@ -88,7 +91,10 @@ class PosteriorSource:
         part = self.cases[start:stop]
         masks = torch.from_numpy(np.stack([case.mask for case in part])).unsqueeze(1)
         names = tuple(f"{case.case_id}/{case.seed}" for case in part)
-        return self.posterior.observe(self.truths[start:stop], masks, names)
+        rows = np.array([case.image_id for case in part])
+        task = self.posterior.task
+        subject = self.side_information.subject(self.truths[start:stop], masks, rows, task.needs)
+        return task.observe(subject, self.posterior.contract, names)
 
     def draw(self, start: int, stop: int) -> Tensor:
         """Raw completions."""

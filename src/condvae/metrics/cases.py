@@ -19,7 +19,7 @@ import numpy as np
 
 from condvae.configuration import ConfigurationError, check_positive
 from condvae.files import open_atomic
-from condvae.tasks.mask_sampling import MaskConfig, draw_mask_in_bin
+from condvae.tasks.mask_sampling import MaskConfig, draw_mask_in_bin, usable_bins
 from condvae.tasks.masks import OBSERVED_BINS, Mask, bin_of, decode_runs, encode_runs
 
 __all__ = [
@@ -110,15 +110,16 @@ def build_cases(
     """Choose images and draw masks, the same number in every bin of the observed share.
 
     Images are taken without replacement: none twice in a bin and none more than once more often
-    than another, as long as there are `per_bin` of them. The bins alternate, so any first part of
-    the cases is balanced over them too.
+    than another, as long as there are enough of them. The bins alternate, so any first part of
+    the cases is balanced over them too. Masks that are not stratified and leave bins out share the
+    cases of these among the others: a task without masks has all cases in the first.
 
     Args:
         image_rows: Rows in the image store to choose from, no two the same.
         image_sha256: Hash of each of these images.
         size: Side of the masks in pixels.
         mask_config: Kinds and weights of masks.
-        per_bin: Cases in each of the five bins.
+        per_bin: A fifth of the number of cases.
         seed: Seed of the choice; the same arguments give the same cases.
         prefix: Start of the case ids, ``q`` in ``q-00012``.
 
@@ -132,13 +133,14 @@ def build_cases(
     check_positive("per_bin", per_bin)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(rows)).tolist()
-    bins = len(OBSERVED_BINS)
-    # Bin by bin around one shuffled circle: per_bin neighbours on it are all different.
+    bins, count = usable_bins(mask_config, size), len(OBSERVED_BINS) * per_bin
+    # Bin by bin around one shuffled circle: as many neighbours on it are all different.
+    turns = -(-count // len(bins))
     chosen = [
-        (order[(index * per_bin + turn) % len(rows)], index)
-        for turn in range(per_bin)
-        for index in range(bins)
-    ]
+        (order[(place * turns + turn) % len(rows)], index)
+        for turn in range(turns)
+        for place, index in enumerate(bins)
+    ][:count]
     return _draw_cases(chosen, rows, image_sha256, size, mask_config, rng, prefix)
 
 
@@ -155,7 +157,8 @@ def build_cases_of_every_image(
     """Take every image behind several masks, each of another bin of the observed share.
 
     The bins go around in a circle, so that they differ in size by one case at most; the images come
-    in random order.
+    in random order. Masks that are not stratified and leave bins out give every image as many masks
+    as there are bins at most: one for a task without masks.
 
     Args:
         image_rows: Rows in the image store, no two the same.
@@ -167,21 +170,23 @@ def build_cases_of_every_image(
         prefix: Start of the case ids.
 
     Returns:
-        len(image_rows) * masks_per_image cases, those of one image one after another.
+        len(image_rows) * masks_per_image cases at most, those of one image one after another.
 
     Raises:
         ConfigurationError: No images, repeated rows, another number of masks, or a bin that no kind
             of mask reaches.
     """
     rows = _checked_rows(image_rows, image_sha256)
-    bins = len(OBSERVED_BINS)
-    if not 1 <= masks_per_image <= bins:
+    most = len(OBSERVED_BINS)
+    if not 1 <= masks_per_image <= most:
         raise ConfigurationError(
-            f"masks_per_image = {masks_per_image!r}: expected 1 to {bins}, one per bin at most"
+            f"masks_per_image = {masks_per_image!r}: expected 1 to {most}, one per bin at most"
         )
+    bins = usable_bins(mask_config, size)
+    masks_per_image = min(masks_per_image, len(bins))
     rng = np.random.default_rng(seed)
     order = np.repeat(rng.permutation(len(rows)), masks_per_image).tolist()
-    chosen = [(image, number % bins) for number, image in enumerate(order)]
+    chosen = [(image, bins[number % len(bins)]) for number, image in enumerate(order)]
     return _draw_cases(chosen, rows, image_sha256, size, mask_config, rng, prefix)
 
 

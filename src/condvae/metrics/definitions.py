@@ -205,6 +205,17 @@ METRICS: Mapping[str, MetricDefinition] = {
         source="pixels",
         bounds=(0, 255),
     ),
+    "consistency_rmse": MetricDefinition(
+        "Consistency with the observation",
+        "grey levels",
+        "lower",
+        "Root of the mean squared difference between what y says of the truth (the small image, the "
+        "brightness, the drawing) and the same of every completion. 0 for an exact posterior where "
+        "y has no noise. Only of tasks whose y is an image; pasted pixels always agree.",
+        kind="root",
+        source="pixels",
+        bounds=(0, 255),
+    ),
     "frechet_distance": MetricDefinition(
         "Fréchet distance",
         "squared feature distance",

@@ -24,7 +24,14 @@ from condvae.tasks.masks import (
 )
 from condvae.tasks.published_masks import PUBLISHED_KINDS, NoMaskInRangeError
 
-__all__ = ["ALL_MASK_KINDS", "MaskConfig", "draw_mask_in_bin", "draw_masks", "reachable_bins"]
+__all__ = [
+    "ALL_MASK_KINDS",
+    "MaskConfig",
+    "draw_mask_in_bin",
+    "draw_masks",
+    "reachable_bins",
+    "usable_bins",
+]
 
 ALL_MASK_KINDS = MASK_KINDS | PUBLISHED_KINDS
 """Every kind of mask by its name in the configuration."""
@@ -120,6 +127,20 @@ def draw_mask_in_bin(config: MaskConfig, size: int, index: int, rng: np.random.G
     names, weights = _weights_in_bin(tuple(config.kinds.items()), size, index)
     choice = int(np.searchsorted(np.cumsum(weights), rng.random(), side="right"))
     return _draw(names[min(choice, len(names) - 1)], size, index, rng)
+
+
+def usable_bins(config: MaskConfig, size: int) -> tuple[int, ...]:
+    """Return the bins that masks are drawn in: all five if stratified, else those they reach.
+
+    Args:
+        config: Kinds and weights.
+        size: Side of the mask in pixels.
+    """
+    bins = tuple(range(len(OBSERVED_BINS)))
+    if config.stratified:
+        return bins
+    kinds = [kind for kind, weight in config.kinds.items() if weight > 0]
+    return tuple(i for i in bins if any(i in reachable_bins(kind, size) for kind in kinds))
 
 
 @lru_cache(maxsize=256)

@@ -26,6 +26,7 @@ __all__ = [
     "bin_of",
     "blank",
     "centre_box",
+    "centre_window",
     "decode_runs",
     "encode_runs",
     "free_form",
@@ -146,6 +147,34 @@ def centre_box(rng: np.random.Generator, size: int) -> Mask:
     return mask
 
 
+def centre_window(
+    rng: np.random.Generator, size: int, hole_range: tuple[float, float] = (0.0, 1.0)
+) -> Mask:
+    """Nothing observed but a centred square: what is outside is to be painted.
+
+    Args:
+        rng: Source of randomness.
+        size: Side of the mask in pixels, at least 2.
+        hole_range: Lower and upper end of the hole share; the observed share is uniform between
+            them, up to rounding of the side, which is never below 1.
+
+    Returns:
+        bool (size, size), True = observed.
+
+    Raises:
+        ConfigurationError: `size` or `hole_range` out of range.
+    """
+    _check_size(size)
+    low, high = hole_range
+    if not 0 <= low < high <= 1:
+        raise ConfigurationError(f"hole_range = {hole_range!r}: expected 0 <= low < high <= 1")
+    mask = np.zeros((size, size), dtype=bool)
+    side = max(round(size * math.sqrt(rng.uniform(1 - high, 1 - low))), 1)
+    start = (size - side) // 2
+    mask[start : start + side, start : start + side] = True
+    return mask
+
+
 def blank(rng: np.random.Generator, size: int) -> Mask:
     """Nothing observed; `rng` is not used."""
     _check_size(size)
@@ -176,6 +205,7 @@ def _without_range(function: Callable[[np.random.Generator, int], Mask]) -> Mask
 
 MASK_KINDS: dict[str, MaskKind] = {
     "free_form": MaskKind("free_form", free_form, follows_range=True),
+    "centre_window": MaskKind("centre_window", centre_window, follows_range=True),
     **{
         function.__name__: _without_range(function)
         for function in (rectangles, patches, half, centre_box, blank)

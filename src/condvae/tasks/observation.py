@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from condvae.images import DataContract
-
-__all__ = ["Observation", "Task"]
+__all__ = ["Observation"]
 
 
 @dataclass(frozen=True)
@@ -18,10 +15,11 @@ class Observation:
     """An immutable batch of observations y.
 
     Attributes:
-        condition: (B,Cy,H,W) float, what the partial encoder takes: normalised, zero-filled, mask
-            appended.
-        pixels: uint8 (B,C,H,W), observed values, 0 elsewhere.
-        mask: bool (B,1,H,W), true = observed; the other pixels are to be predicted.
+        condition: (B,Cy,H,W) float, what the partial encoder takes; of inpainting: normalised,
+            zero-filled, mask appended.
+        pixels: uint8 (B,C,H,W), values that y gives exactly, 0 elsewhere.
+        mask: bool (B,1,H,W), true = pixel known exactly; all others are to be predicted, so none is
+            true for a task that shows no pixels themselves.
         case_ids: B names. The noise of a completion depends on its case's name, not on the batch.
     """
 
@@ -62,23 +60,3 @@ class Observation:
             self.mask.to(device),
             self.case_ids,
         )
-
-
-class Task(Protocol):
-    """A conditional task is a value that makes observations from images."""
-
-    name: str
-
-    def condition_channels(self, contract: DataContract) -> int:
-        """Cy for images of this contract."""
-        ...
-
-    def observe(
-        self,
-        pixels: Tensor,
-        mask: Tensor,
-        contract: DataContract,
-        case_ids: tuple[str, ...] | None = None,
-    ) -> Observation:
-        """Make y from uint8 images (B,C,H,W) and masks (B,1,H,W), 1 = observed."""
-        ...

@@ -85,6 +85,27 @@ def test_every_image_comes_behind_masks_of_different_bins(masks):
     assert fields(cases[4]) != fields(build_all(range(50, 87), masks, seed=1)[4])
 
 
+def test_without_masks_all_cases_are_in_the_first_bin_and_as_many():
+    hidden = MaskConfig(kinds={"blank": 1.0}, stratified=False)
+    rows = list(range(30))
+    hashes = [sha(row) for row in rows]
+    cases = build_cases(rows, hashes, 12, hidden, per_bin=6, seed=0)
+    assert sorted(case.image_id for case in cases) == rows
+    assert {(case.bin, case.mask.any()) for case in cases} == {(0, False)}
+    every = build_cases_of_every_image(rows, hashes, 12, hidden, masks_per_image=3, seed=0)
+    assert sorted(case.image_id for case in every) == rows
+    with pytest.raises(ConfigurationError, match="none of them reaches the bin 20_40"):
+        build_cases(rows, hashes, 12, MaskConfig({"blank": 1.0}), per_bin=6, seed=0)
+
+
+def test_bins_that_unstratified_masks_do_not_reach_are_left_out():
+    halves = MaskConfig(kinds={"half": 1.0, "blank": 2.0}, stratified=False)
+    rows = list(range(50))
+    cases = build_cases(rows, [sha(row) for row in rows], 12, halves, per_bin=3, seed=0)
+    assert [case.bin for case in cases] == [0, 2] * 7 + [0]
+    assert len({case.image_id for case in cases}) == 15
+
+
 @pytest.mark.parametrize("masks", [0, 6])
 def test_an_image_cannot_have_more_masks_than_bins(masks):
     with pytest.raises(ConfigurationError, match=f"masks_per_image = {masks}: expected 1 to 5"):

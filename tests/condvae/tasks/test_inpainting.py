@@ -6,13 +6,13 @@ import torch
 
 from condvae.configuration import ConfigurationError
 from condvae.images import DataContract
-from condvae.tasks import Inpainting
+from condvae.tasks import Inpainting, Subject
 
 CONTRACT = DataContract(3, 4, 100.0, 50.0)
 
 
 def observe(pixels, mask, contract=CONTRACT, **options):
-    return Inpainting().observe(pixels, mask, contract, **options)
+    return Inpainting().observe(Subject(pixels, mask), contract, **options)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

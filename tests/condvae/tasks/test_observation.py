@@ -7,7 +7,7 @@ import torch
 
 from condvae.configuration import ConfigurationError
 from condvae.images import DataContract
-from condvae.tasks import TASKS, Inpainting, Observation, task_named
+from condvae.tasks import TASKS, Inpainting, Observation, Subject, task_named
 
 CONTRACT = DataContract(3, 4, 100.0, 50.0)
 
@@ -15,7 +15,9 @@ CONTRACT = DataContract(3, 4, 100.0, 50.0)
 def observation(make_pixels, batch=3):
     pixels = make_pixels(batch, 3, 4)
     mask = make_pixels(batch, 1, 4, seed=1) > 128
-    return Inpainting().observe(pixels, mask, CONTRACT, tuple(f"c{i}" for i in range(batch)))
+    return Inpainting().observe(
+        Subject(pixels, mask), CONTRACT, tuple(f"c{i}" for i in range(batch))
+    )
 
 
 def test_predicted_dimensions_count_values_of_hidden_pixels(make_pixels):
@@ -56,7 +58,6 @@ def test_one_name_per_case(make_pixels):
 
 def test_tasks_by_name():
     assert isinstance(task_named("inpainting"), Inpainting)
-    for name in TASKS:
-        assert task_named(name).name == name
+    assert all(task.name == name for name, task in TASKS.items())
     with pytest.raises(ConfigurationError, match=r"task = 'inpaint': .*did you mean 'inpainting'"):
         task_named("inpaint")
