@@ -1,20 +1,48 @@
-"""Diagonal Gaussians, the distribution of every latent group."""
+"""Distributions over one latent group: what every one can do, and diagonal Gaussians."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LATENT_STDS", "DiagonalGaussian", "log_softplus"]
+__all__ = ["LATENT_STDS", "ConditionalDistribution", "DiagonalGaussian", "log_softplus"]
 
 LATENT_STDS = ("exp", "softplus")
 BETA = math.log(2)
 # Beyond it e^-t is less than the rounding of 1, in float64 too.
 NEGLIGIBLE = 40.0
+
+
+class ConditionalDistribution(Protocol):
+    """A density over a latent group (B,Z,h,w), its parameters fixed by what it is conditioned on.
+
+    Log densities and divergences come as terms of the latent's shape: only their sum over a case's
+    Z,h,w has a meaning for every distribution.
+    """
+
+    def sample(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """Map standard normal `noise` (B,Z,h,w), scaled by `temperature`, to a draw; differentiable."""
+        ...
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Terms (B,Z,h,w) of the log density of `z` in nats."""
+        ...
+
+    def kl_from(self, other: ConditionalDistribution, z: Tensor) -> Tensor:
+        """Terms (B,Z,h,w) of KL(other || self) in nats.
+
+        In closed form where there is one, else an unbiased estimate from `z`, one draw from `other`.
+        """
+        ...
+
+    def with_floor(self, log_std_floor: float) -> ConditionalDistribution:
+        """Count smaller log-stds as `log_std_floor`, gradients passing as if they were unchanged."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,16 +73,36 @@ class DiagonalGaussian:
         std = torch.exp(self.log_std)
         return self.mean + (std if temperature == 1.0 else temperature * std) * noise
 
+    def standardise(self, z: Tensor) -> Tensor:
+        """Return ``(z - mean) / std``, the noise that `sample` maps to `z`."""
+        return (z - self.mean) * torch.exp(-self.log_std)
+
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density in nats, element by element, same shape as `z`."""
-        standardised = (z - self.mean) * torch.exp(-self.log_std)
-        return -0.5 * standardised.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        return -0.5 * self.standardise(z).square() - self.log_std - 0.5 * math.log(2 * math.pi)
 
-    def kl_from(self, other: DiagonalGaussian) -> Tensor:
-        """KL(other || self) in nats, element by element (closed form)."""
+    def kl_from(self, other: ConditionalDistribution, z: Tensor | None = None) -> Tensor:
+        """KL(other || self) in nats, element by element: closed form if `other` is Gaussian too.
+
+        Args:
+            other: Where the expectation is taken.
+            z: A draw from `other`; only used, and then needed, if it is no Gaussian.
+
+        Raises:
+            ValueError: `other` is no Gaussian and there is no draw.
+        """
+        if not isinstance(other, DiagonalGaussian):
+            if z is None:
+                raise ValueError(f"z = None: KL from {type(other).__name__} needs a draw from it")
+            return other.log_prob(z) - self.log_prob(z)
         variance_ratio = torch.exp(2.0 * (other.log_std - self.log_std))
         standardised = (other.mean - self.mean) * torch.exp(-self.log_std)
         return 0.5 * (variance_ratio + standardised.square() - 1.0) + self.log_std - other.log_std
+
+    def with_floor(self, log_std_floor: float) -> DiagonalGaussian:
+        """Count smaller log-stds as `log_std_floor`, gradients passing as if they were unchanged."""
+        lift = (self.log_std.clamp(min=log_std_floor) - self.log_std).detach()
+        return DiagonalGaussian(self.mean, self.log_std + lift)
 
 
 def log_softplus(output: Tensor) -> Tensor:

@@ -21,7 +21,9 @@ ALLOWED = set(sys.stdlib_module_names) | {
     "torchgen", "functorch", "typing_extensions", "sympy", "mpmath", "networkx", "jinja2",
     "markupsafe", "fsspec", "filelock", "setuptools", "pkg_resources", "triton", "nvidia",
 }
-CLOSED_ROOMS = ("condvae.data", "condvae.metrics", "condvae.plots", "condvae.pretrained")
+CLOSED_ROOMS = (
+    "condvae.data", "condvae.metrics", "condvae.plots", "condvae.pretrained", "condvae.priors",
+)
 
 
 class Blocker:

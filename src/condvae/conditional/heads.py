@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor
 
+from condvae.configuration import ConfigurationError
 from condvae.distributions import DiagonalGaussian
 from condvae.vdvae.architecture import Architecture, DecoderBlockSpec
 from condvae.vdvae.blocks import Block
 
-__all__ = ["HEADS", "GaussianHead", "ResidualHead"]
+__all__ = ["FLOWS", "HEADS", "GaussianHead", "ResidualHead", "normalise_flows", "parse_flows"]
 
 
 class GaussianHead(Block):
@@ -72,3 +75,35 @@ class ResidualHead(GaussianHead):
 
 
 HEADS: dict[str, type[GaussianHead]] = {"absolute": GaussianHead, "residual": ResidualHead}
+
+FLOWS = ("affine", "spline")
+
+
+def parse_flows(text: str) -> dict[int, str]:
+    """Read which groups have a flow after their Gaussian head, and of what kind.
+
+    Args:
+        text: ``resolution:kind`` pairs apart by commas or spaces (``1:spline,4:affine``): all groups of
+            that resolution get one. Empty = none.
+
+    Returns:
+        Kind by resolution, smallest resolution first.
+
+    Raises:
+        ConfigurationError: Anything else.
+    """
+    kinds: dict[int, str] = {}
+    for pair in re.split(r"[,\s]+", text.strip()) if text.strip() else []:
+        match = re.fullmatch(r"([1-9]\d*):(\w+)", pair)
+        if match is None or match[2] not in FLOWS or int(match[1]) in kinds:
+            raise ConfigurationError(
+                f"flows = {text!r}: {pair!r} is not one of the expected pairs resolution:kind, each "
+                f"resolution once, kind one of {', '.join(FLOWS)} (like 1:spline,4:affine)"
+            )
+        kinds[int(match[1])] = match[2]
+    return dict(sorted(kinds.items()))
+
+
+def normalise_flows(text: str) -> str:
+    """Write what `parse_flows` reads in the one way that cards and runs have it."""
+    return ",".join(f"{resolution}:{kind}" for resolution, kind in parse_flows(text).items())

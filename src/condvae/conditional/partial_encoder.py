@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from importlib import import_module
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from condvae.conditional.heads import HEADS, GaussianHead
+from condvae.conditional.heads import HEADS, GaussianHead, normalise_flows, parse_flows
 from condvae.configuration import ConfigurationError, check_choice
-from condvae.distributions import DiagonalGaussian
+from condvae.distributions import ConditionalDistribution, DiagonalGaussian
+from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.decoder import DecoderBlock, LatentGroup
 from condvae.vdvae.encoder import new_encoder
 from condvae.vdvae.model import VDVAE
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 INITIALISATIONS = ("copy", "random", "residual")
+NARROWEST_FLOW = 32
 
 
 class ConditionalLatents(Protocol):
@@ -35,7 +38,7 @@ class ConditionalLatents(Protocol):
 
     def distribution(
         self, group: LatentGroup, h: Tensor, features: dict[int, Tensor]
-    ) -> DiagonalGaussian:
+    ) -> ConditionalDistribution:
         """c(z | z above, y) of one group."""
         ...
 
@@ -57,27 +60,61 @@ class UnconditionalLatents:
 
 
 class PartialEncoder(nn.Module):
-    """IPA's partial encoder: a second bottom-up network and one Gaussian head per latent group.
+    """IPA's partial encoder: a second bottom-up network and one head per latent group.
 
     Args:
         vae: The frozen model whose latents are predicted; only its architecture is used.
         condition_channels: Cy, channels of the condition image.
         heads: ``absolute`` (published): a head gives mean and log-std. ``residual``: it gives their
             differences from the frozen prior's.
+        flows: Which groups have a flow after their Gaussian, and of what kind; see `parse_flows`. A new
+            flow changes nothing.
+        flow_layers: Couplings per flow.
+        first_groups: Only so many groups, from the top, are conditioned on y; below them c(z | y) is
+            the prior. None = all groups.
+
+    Attributes:
+        flow_kinds: `flows` as the card has it, resolutions in order.
 
     Raises:
-        ConfigurationError: Unknown `heads`.
+        ConfigurationError: Unknown `heads`, flows that cannot be read or built, or more
+            `first_groups` than there are.
     """
 
-    def __init__(self, vae: VDVAE, condition_channels: int, heads: str = "absolute") -> None:
+    def __init__(
+        self,
+        vae: VDVAE,
+        condition_channels: int,
+        heads: str = "absolute",
+        flows: str = "",
+        flow_layers: int = 2,
+        first_groups: int | None = None,
+    ) -> None:
         super().__init__()
         check_choice("heads", heads, HEADS)
+        specs = vae.architecture.decoder_blocks
+        if first_groups is not None and not 1 <= first_groups <= len(specs):
+            raise ConfigurationError(
+                f"first_groups = {first_groups!r}: the model has {len(specs)} latent groups; "
+                f"expected 1 to {len(specs)}, or none for all"
+            )
         self.condition_channels = condition_channels
         self.head_kind = heads
+        self.flow_kinds = normalise_flows(flows)
+        self.flow_layers = flow_layers
         self.encoder = new_encoder(vae.architecture, condition_channels)
         self.heads = nn.ModuleList(
-            HEADS[heads](vae.architecture, spec) for spec in vae.architecture.decoder_blocks
+            HEADS[heads](vae.architecture, spec) for spec in specs[:first_groups]
         )
+        self.flows = _build_flows(
+            vae.architecture, parse_flows(flows), flow_layers, len(self.heads)
+        )
+        self._groups = len(specs)
+
+    @property
+    def first_groups(self) -> int | None:
+        """How many groups are conditioned on y, from the top; None = all."""
+        return len(self.heads) if len(self.heads) < self._groups else None
 
     @property
     def needs_prior(self) -> bool:
@@ -100,12 +137,62 @@ class PartialEncoder(nn.Module):
         assert isinstance(head, GaussianHead)
         return head
 
+    def conditional(
+        self, index: int, h: Tensor, features: Tensor, prior: DiagonalGaussian | None = None
+    ) -> ConditionalDistribution:
+        """c(z | z above, y) of the group at `index`; see `GaussianHead.distribution`.
+
+        Raises:
+            ValueError: No prior where it is needed: by residual heads, and by groups without a head.
+        """
+        if index >= len(self.heads):
+            if prior is None:
+                raise ValueError(
+                    f"prior = None: group {index} has no head, it needs p(z | z above)"
+                )
+            return prior
+        head = self.head(index)
+        base = head.distribution(h, features, prior)
+        if str(index) not in self.flows:
+            return base
+        flow = cast(_Flow, self.flows[str(index)])
+        return flow.distribution(base, torch.cat([h, features[:, head.link]], dim=1))
+
     def distribution(
         self, group: LatentGroup, h: Tensor, features: dict[int, Tensor]
-    ) -> DiagonalGaussian:
+    ) -> ConditionalDistribution:
         """c(z | z above, y) of one group."""
-        prior = group.prior if self.needs_prior else None
-        return self.head(group.index).distribution(h, features[group.block.resolution], prior)
+        prior = group.prior if self.needs_prior or group.index >= len(self.heads) else None
+        return self.conditional(group.index, h, features[group.block.resolution], prior)
+
+
+class _Flow(Protocol):
+    """What a flow of the room `priors`, which the core does not know, is asked for."""
+
+    def distribution(self, base: DiagonalGaussian, context: Tensor) -> ConditionalDistribution: ...
+
+
+def _build_flows(
+    architecture: Architecture, kinds: dict[int, str], layers: int, groups: int
+) -> nn.ModuleDict:
+    """Flows by index of their group, for the first `groups` of them."""
+    specs = architecture.decoder_blocks[:groups]
+    resolutions = sorted({spec.resolution for spec in specs})
+    for resolution in kinds:
+        check_choice("resolution of flows", resolution, resolutions)
+    flows = nn.ModuleDict()
+    for index, spec in enumerate(specs):
+        if spec.resolution in kinds:
+            width = architecture.width_at(spec.resolution)
+            flows[str(index)] = import_module("condvae.priors").CouplingFlow(
+                kinds[spec.resolution],
+                architecture.latent_channels,
+                spec.resolution,
+                2 * width,
+                layers=layers,
+                hidden=max(NARROWEST_FLOW, int(width * architecture.bottleneck)),
+            )
+    return flows
 
 
 def heads_for(initialisation: str) -> str:
@@ -126,12 +213,14 @@ def initialise(partial: PartialEncoder, vae: VDVAE, how: str, generator_seed: in
     ``random``: the layers' own initialisation, as published.
     ``residual``: a copy whose heads end in zeros and are read as differences from the prior, so that
     c(z | y) starts as the prior and KL(q || c) as KL(q || p), whatever y is.
+    Flows always start as the identity: c(z | y) is the Gaussian that it would be without them.
 
     Args:
         partial: Changed in place.
         vae: The frozen model.
         how: One of `INITIALISATIONS`.
-        generator_seed: Makes ``random`` reproducible; the global generator is left as it was.
+        generator_seed: Makes ``random`` and flows reproducible; the global generator is left as it
+            was.
 
     Raises:
         ConfigurationError: Unknown `how`, or one for other heads than the partial encoder has.
@@ -141,12 +230,20 @@ def initialise(partial: PartialEncoder, vae: VDVAE, how: str, generator_seed: in
             f"initialisation = {how!r} is for {heads_for(how)} heads, the partial encoder has "
             f"{partial.head_kind} ones"
         )
-    if how == "random":
+    if how == "random" or partial.flows:
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would also reseed every GPU.
             torch.default_generator.manual_seed(generator_seed)
-            fresh = PartialEncoder(vae, partial.condition_channels)
+            fresh = PartialEncoder(
+                vae,
+                partial.condition_channels,
+                partial.head_kind,
+                partial.flow_kinds,
+                partial.flow_layers,
+                partial.first_groups,
+            )
         partial.load_state_dict(fresh.state_dict())
+    if how == "random":
         return
     with torch.no_grad():
         state = vae.encoder.state_dict()
@@ -155,7 +252,8 @@ def initialise(partial: PartialEncoder, vae: VDVAE, how: str, generator_seed: in
         shared = min(weight.shape[1], wide.shape[1])
         wide[:, :shared] = weight[:, :shared]
         partial.encoder.load_state_dict({**state, "in_conv.weight": wide})
-        for head, block in zip(partial.heads, vae.decoder.dec_blocks, strict=True):
+        # Groups below the first ones may have no head.
+        for head, block in zip(partial.heads, vae.decoder.dec_blocks, strict=False):
             assert isinstance(block, DecoderBlock)
             assert isinstance(head, GaussianHead)
             head.load_state_dict(block.enc.state_dict())

@@ -268,12 +268,23 @@ def write_official_conditional(
 
     Raises:
         ConfigurationError: Residual heads or softplus stds; the layout cannot say so, and the
-            official code would take their outputs for means and log-stds. Nothing is written.
+            official code would take their outputs for means and log-stds. Or flows, or groups that
+            are not conditioned, which it does not know. Nothing is written.
     """
     if vae.architecture.latent_std != "exp":
         raise ConfigurationError(
             f"{path}: a model with latent_std = {vae.architecture.latent_std!r} cannot be written in "
             "the official layout, whose stds are 'exp'. Save a model folder (save_posterior)"
+        )
+    if partial.flow_kinds:
+        raise ConfigurationError(
+            f"{path}: a partial encoder with flows {partial.flow_kinds!r} cannot be written in the "
+            "official layout, whose heads are Gaussian. Save a model folder (save_posterior)"
+        )
+    if partial.first_groups is not None:
+        raise ConfigurationError(
+            f"{path}: a partial encoder of {partial.first_groups} groups cannot be written in the "
+            "official layout, which has a head for every group. Save a model folder (save_posterior)"
         )
     if partial.head_kind != "absolute":
         raise ConfigurationError(

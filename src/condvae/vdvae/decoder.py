@@ -135,7 +135,14 @@ class Decoder(nn.Module):
         self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
         self.bias = nn.Parameter(torch.zeros(1, width, 1, 1))
 
-    def descend(self, choose_z: ChooseLatent, batch_size: int, *, output: bool = True) -> Tensor:
+    def descend(
+        self,
+        choose_z: ChooseLatent,
+        batch_size: int,
+        *,
+        output: bool = True,
+        groups: int | None = None,
+    ) -> Tensor:
         """Go through all groups from the top; `choose_z` decides every latent.
 
         Sampling, training, scoring, fixing some groups and parity checks are callers of this loop.
@@ -145,6 +152,7 @@ class Decoder(nn.Module):
             batch_size: B.
             output: False skips everything after the last latent, whose value is then not used
                 (training a conditional distribution needs nothing below it).
+            groups: Without `output`, go through so many groups only; None = all.
 
         Returns:
             (B,width,H,W), the decoder's output before the likelihood's convolution; an empty tensor
@@ -152,7 +160,7 @@ class Decoder(nn.Module):
         """
         hidden: dict[int, Tensor] = {bias.shape[2]: bias for bias in self.bias_xs}
         reference = self.gain
-        last = len(self.dec_blocks) - 1
+        last = (groups or len(self.dec_blocks)) - 1
         for index, block in enumerate(self.dec_blocks):
             assert isinstance(block, DecoderBlock)
             size = block.resolution

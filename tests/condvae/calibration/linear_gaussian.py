@@ -208,3 +208,4 @@ class _LinearPartialEncoder(PartialEncoder):
         self.head_kind = "absolute"
         self.encoder = _Features()
         self.heads = nn.ModuleList(_LinearHead(g.stop - g.start, latents + seen) for g in groups)
+        self.flows = nn.ModuleDict()

@@ -15,11 +15,16 @@ from condvae.conditional import (
 )
 from condvae.configuration import ConfigurationError
 from condvae.images import encoder_input
-from condvae.tasks import Inpainting
+from condvae.tasks import Inpainting, Subject
 
 
 def observe(vae, pixels, mask):
-    return Inpainting().observe(pixels, mask, vae.contract).to(vae.device, vae.dtype).condition
+    return (
+        Inpainting()
+        .observe(Subject(pixels, mask), vae.contract)
+        .to(vae.device, vae.dtype)
+        .condition
+    )
 
 
 def all_observed(pixels):

@@ -22,7 +22,7 @@ from condvae.images import DataContract
 from condvae.model_folder import load_posterior, load_vae, save_posterior
 from condvae.posterior import ImagePosterior
 from condvae.pretrained.official import convert_official
-from condvae.tasks import Inpainting
+from condvae.tasks import Inpainting, Subject
 from condvae.vdvae import ARCHITECTURES, VDVAE, Architecture
 from condvae.vdvae.checkpoints import load_official_vae, load_strictly, read_official
 from condvae.vdvae.efficient import (
@@ -508,7 +508,8 @@ def test_copied_partial_encoder_of_the_whole_image_is_the_encoder(vae, pixels, m
     partial = PartialEncoder(vae, 4).double()
     initialise(partial, vae, "copy", 0)
     everything = torch.ones(2, 1, 16, 16, dtype=torch.bool)
-    condition = Inpainting().observe(pixels, everything, vae.contract).condition.double()
+    y = Inpainting().observe(Subject(pixels, everything), vae.contract)
+    condition = y.condition.double()
     trunk = run_trunk(vae, pixels, make_noise())
     rates = forward_kl(trunk, partial, condition)
     torch.testing.assert_close(rates, torch.zeros_like(rates), rtol=0, atol=1e-9)
@@ -528,6 +529,19 @@ def test_residual_heads_start_at_the_prior(vae, pixels, make_noise):
     condition = torch.randn(2, 4, 16, 16, dtype=torch.float64)
     expected = vae.elbo(pixels, make_noise()).rate_nats
     torch.testing.assert_close(forward_kl(trunk, partial, condition), expected)
+
+
+def test_flows_see_the_link_of_their_group(vae, pixels, make_noise):
+    resolutions = sorted({b.resolution for b in vae.architecture.decoder_blocks if b.link})
+    flowing = PartialEncoder(vae, 4, flows=" ".join(f"{r}:affine" for r in resolutions)).double()
+    plain = PartialEncoder(vae, 4).double()
+    for partial in (flowing, plain):
+        initialise(partial, vae, "copy", 0)
+    assert flowing.flows
+    trunk = run_trunk(vae, pixels, make_noise())
+    condition = torch.randn(2, 4, 16, 16, dtype=torch.float64)
+    expected = forward_kl(trunk, plain, condition)
+    torch.testing.assert_close(forward_kl(trunk, flowing, condition), expected)
 
 
 def test_posterior_samples_and_survives_its_folder(tmp_path, vae, pixels):
