@@ -8,6 +8,7 @@ left half-written or tampered with, and is refused.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from condvae.conditional.heads import normalise_flows
 from condvae.conditional.model import ConditionalModel
 from condvae.conditional.partial_encoder import PartialEncoder
 from condvae.configuration import ConfigurationError, read_config
 from condvae.files import open_atomic, sha256_of_file, write_json
 from condvae.images import DataContract
 from condvae.posterior import ImagePosterior
-from condvae.tasks import task_named
+from condvae.tasks import Task, describe_task, task_named
 from condvae.training.acceleration import place
 from condvae.training.start import Source
 from condvae.vdvae.architecture import Architecture
@@ -38,12 +40,16 @@ __all__ = [
     "read_card",
     "save_posterior",
     "save_vae",
+    "sha256_of_vae",
     "vae_source",
 ]
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
+
+# What of the VAE is trained along with the partial encoder, see `ObjectiveConfig.trained`.
+_TRAINED = {"partial": (), "output_head": ("vae.decoder.out_net.",), "all": ("vae.",)}
 
 
 def read_card(folder: str | Path, kind: str | None = None) -> dict[str, Any]:
@@ -109,22 +115,42 @@ def save_posterior(
         raise ConfigurationError("only a posterior with a partial encoder can be saved")
     state = {f"vae.{k}": v for k, v in posterior.model.vae.state_dict().items()}
     state |= {f"partial.{k}": v for k, v in latents.state_dict().items()}
+    # Facts may be the card of a model of another task or shape.
+    shape = ("task_options", "flows", "flow_layers", "first_groups")
+    facts = {k: fact for k, fact in facts.items() if k not in shape}
+    flows = {"flows": latents.flow_kinds, "flow_layers": latents.flow_layers}
     return _save(
         Path(folder),
         state,
         "posterior",
         posterior.model.vae,
-        {**facts, "task": posterior.task.name, "heads": latents.head_kind},
+        {
+            **facts,
+            **describe_task(posterior.task),
+            "heads": latents.head_kind,
+            **(flows if latents.flow_kinds else {}),
+            **({"first_groups": groups} if (groups := latents.first_groups) else {}),
+        },
     )
+
+
+def sha256_of_vae(vae: VDVAE) -> str:
+    """Hash of the weights file that `save_vae` writes for this model."""
+    return hashlib.sha256(_serialise(vae.state_dict(), vae.architecture)).hexdigest()
+
+
+def _serialise(state: Mapping[str, Tensor], architecture: Architecture) -> bytes:
+    # Numbers that mean something else must not have the same sha256, by which models are told apart.
+    latent_std = architecture.latent_std
+    metadata = None if latent_std == "exp" else {"latent_std": latent_std}
+    data: bytes = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata)
+    return data
 
 
 def _save(
     folder: Path, state: Mapping[str, Tensor], kind: str, vae: VDVAE, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    # Numbers that mean something else must not have the same sha256, by which models are told apart.
-    latent_std = vae.architecture.latent_std
-    metadata = None if latent_std == "exp" else {"latent_std": latent_std}
-    data = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata)
+    data = _serialise(state, vae.architecture)
     with open_atomic(folder / WEIGHTS) as file:
         file.write(data)
     # Facts may be another model's card: what is true of this one overrides them.
@@ -177,25 +203,39 @@ def load_vae(
     return place(vae, device).eval().requires_grad_(False), card
 
 
-def load_posterior(folder: str | Path, device: torch.device | str = "cpu") -> ImagePosterior:
+def load_posterior(
+    folder: str | Path, device: torch.device | str = "cpu", task: Task | None = None
+) -> ImagePosterior:
     """Open a folder written by `save_posterior`.
 
     Args:
         folder: The model folder, or the name of a bundled model or address on the hub
             (``hf://OWNER/NAME``) resolved by `condvae.pretrained.find_model`.
         device: Where the weights go.
+        task: The task, where it is not a registered one.
 
     Raises:
-        ConfigurationError: See `read_card`; also weights that do not fit the card's architecture.
+        ConfigurationError: See `read_card`; also weights that do not fit the card's architecture, a
+            task that is not known, or another one than the model was trained for.
     """
     from condvae.pretrained.store import find_model
 
     folder = find_model(str(folder))
     card = read_card(folder, "posterior")
     vae, state = _load_weights(folder, card)
-    task = task_named(str(card.get("task")))
+    stored = _task_of(card)
+    if task is None:
+        task = task_named(stored["task"], stored.get("task_options"), "task_options")
+    elif describe_task(task) != stored:
+        raise ConfigurationError(f"{folder} is for {stored}, not for {describe_task(task)}")
     with torch.random.fork_rng(devices=[]):
-        partial = PartialEncoder(vae, task.condition_channels(vae.contract), _heads_of(card))
+        partial = PartialEncoder(
+            vae,
+            task.condition_channels(vae.contract),
+            _heads_of(card),
+            *_flows_of(card),
+            card.get("first_groups"),
+        )
     load_strictly(nn.ModuleDict({"vae": vae, "partial": partial}), state, str(folder))
     for module in (vae, partial):
         place(module, device).eval().requires_grad_(False)
@@ -226,16 +266,33 @@ def vae_source(name: str, architecture: Architecture, contract: DataContract) ->
     return Source(card, _read_weights(folder), tuple(differences))
 
 
-def posterior_source(name: str, vae: VDVAE, task: str, heads: str) -> Source:
-    """Open a posterior's partial encoder as a start for training another one.
+def posterior_source(
+    name: str,
+    vae: VDVAE,
+    task: str,
+    heads: str,
+    flows: str = "",
+    flow_layers: int = 2,
+    *,
+    task_options: Mapping[str, Any] | None = None,
+    first_groups: int | None = None,
+    trained: str = "partial",
+) -> Source:
+    """Open a posterior as a start for training another one.
 
-    Heads of another kind are offered under other names, because the same numbers mean something else.
+    Heads and flows of another kind are offered under other names, because the same numbers mean
+    something else.
 
     Args:
         name: Model folder, registered name or address on the hub.
-        vae: The frozen model that the new partial encoder is for.
+        vae: The unconditional model that the new partial encoder is for.
         task: Name of its task.
         heads: Kind of its heads.
+        flows: Its flows, see `parse_flows`.
+        flow_layers: Couplings of each.
+        task_options: Its parameters as in `describe_task`, None for none.
+        first_groups: How many groups it conditions, None = all.
+        trained: What will be trained, see `ObjectiveConfig.trained`; the weights of that are offered.
 
     Raises:
         ConfigurationError: See `read_card`.
@@ -246,31 +303,72 @@ def posterior_source(name: str, vae: VDVAE, task: str, heads: str) -> Source:
     card = read_card(folder, "posterior")
     state = _read_weights(folder)
     differences = []
-    theirs = {k.removeprefix("vae."): v for k, v in state.items() if k.startswith("vae.")}
+    offered = ("partial.", *_TRAINED[trained])
+    frozen = {k: v for k, v in state.items() if not k.startswith(offered)}
+    own_state = {f"vae.{k}": v for k, v in vae.state_dict().items()}
+    own_frozen = {k: v for k, v in own_state.items() if not k.startswith(offered)}
     contract = read_config(DataContract, card.get("data_contract"), "data_contract")
     shape = read_config(Architecture, card.get("architecture"), "architecture")
     same = (shape.latent_std, contract) == (vae.architecture.latent_std, vae.contract)
-    if not same or not _equal(theirs, vae.state_dict()):
+    if not same or not _equal(frozen, own_frozen):
         differences.append("it is for another VAE than weights.vae")
-    if card.get("task") != task:
-        differences.append(f"its task is {card.get('task')!r}, not {task!r}")
+    stored = _task_of(card)
+    if stored["task"] != task:
+        differences.append(f"its task is {stored['task']!r}, not {task!r}")
+    elif (found := stored.get("task_options")) != (task_options or None):
+        differences.append(f"its task has the options {found}, not {task_options or None}")
     prefix = ""
     if _heads_of(card) != heads:
         differences.append(
             f"it has {_heads_of(card)} heads, and model.initialisation makes {heads} ones"
         )
         prefix = f"{_heads_of(card)}_"
+    own_flows, their_flows = (normalise_flows(flows), flow_layers), _flows_of(card)
+    flow_prefix = ""
+    if own_flows != their_flows and (own_flows[0] or their_flows[0]):
+        differences.append(
+            f"it has {_describe_flows(*their_flows)}, and model.flows asks for "
+            f"{_describe_flows(*own_flows)}"
+        )
+        flow_prefix = "other_"
+    if (found := card.get("first_groups")) != first_groups:
+        differences.append(
+            f"it conditions {_describe_groups(found)}, and model.first_groups asks for "
+            f"{_describe_groups(first_groups)}"
+        )
+    prefixes = {"heads": prefix, "flows": flow_prefix}
     weights = {}
     for key, value in state.items():
-        if key.startswith("partial."):
-            own = key.removeprefix("partial.")
-            weights[prefix + own if own.startswith("heads.") else own] = value
+        if key.startswith(offered):
+            network, _, own = key.partition(".")
+            if network == "partial":
+                own = prefixes.get(own.partition(".")[0], "") + own
+            weights[own if trained == "partial" else f"{network}.{own}"] = value
     return Source(card, weights, tuple(differences))
+
+
+def _task_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What `describe_task` says of a posterior's task."""
+    options = card.get("task_options")
+    return {"task": str(card.get("task"))} | ({"task_options": options} if options else {})
 
 
 def _heads_of(card: Mapping[str, Any]) -> str:
     """Kind of a posterior's heads; cards older than the choice say nothing."""
     return str(card.get("heads", "absolute"))
+
+
+def _flows_of(card: Mapping[str, Any]) -> tuple[str, int]:
+    """A posterior's flows and their layers; cards of posteriors without say nothing."""
+    return str(card.get("flows", "")), int(card.get("flow_layers", 0))
+
+
+def _describe_flows(flows: str, layers: int) -> str:
+    return f"flows {flows} of {layers} layers" if flows else "no flows"
+
+
+def _describe_groups(first_groups: int | None) -> str:
+    return "all groups" if first_groups is None else f"the first {first_groups} groups"
 
 
 def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

@@ -273,6 +273,67 @@ def test_cards_from_before_there_were_kinds_mean_absolute_heads(tmp_path, poster
         load_posterior(tmp_path)
 
 
+def flow_posterior(posterior):
+    vae = posterior.model.vae
+    partial = place(PartialEncoder(vae, 2, "absolute", "4:affine 1:spline", 3), "cpu")
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in partial.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return dataclasses.replace(posterior, model=ConditionalModel(vae, partial))
+
+
+def test_flows_are_restored(tmp_path, posterior, make_pixels):
+    own = flow_posterior(posterior)
+    card = save_posterior(tmp_path / "flows", own, {"flows": "16:affine", "flow_layers": 1})
+    assert (card["flows"], card["flow_layers"]) == ("1:spline,4:affine", 3)
+    loaded = load_posterior(tmp_path / "flows")
+    pixels, mask = make_pixels(2), make_pixels(2, seed=3) > 128
+    observation = own.observe(pixels, mask)
+    assert torch.equal(loaded.sample(observation, 3), own.sample(observation, 3))
+    a, b = (p.bound(pixels, observation).rate_nats for p in (own, loaded))
+    assert torch.equal(a, b)
+    # Another posterior's card brings no flows to one without.
+    card = save_posterior(tmp_path / "plain", posterior, card)
+    assert not {"flows", "flow_layers"} & card.keys()
+    assert not load_posterior(tmp_path / "plain").model.latents.flows
+
+
+def test_cards_that_say_nothing_of_flows_mean_none(tmp_path, posterior):
+    card = save_posterior(tmp_path, posterior, {})
+    assert not {"flows", "flow_layers"} & card.keys()
+    assert not load_posterior(tmp_path).model.latents.flows
+    vae = posterior.model.vae
+    assert posterior_source(str(tmp_path), vae, "inpainting", "absolute").differences == ()
+
+
+@pytest.mark.parametrize(
+    ("flows", "layers", "asked"),
+    [
+        ("", 2, "no flows"),
+        ("1:spline", 3, "flows 1:spline of 3 layers"),
+        ("1:spline,4:affine", 2, "flows 1:spline,4:affine of 2 layers"),
+    ],
+)
+def test_other_flows_are_said_and_offered_under_other_names(
+    tmp_path, posterior, flows, layers, asked
+):
+    own = flow_posterior(posterior)
+    save_posterior(tmp_path, own, {})
+    args = (str(tmp_path), own.model.vae, "inpainting", "absolute")
+    source = posterior_source(*args, flows, layers)
+    assert source.differences == (
+        f"it has flows 1:spline,4:affine of 3 layers, and model.flows asks for {asked}",
+    )
+    state = own.model.latents.state_dict()
+    same = posterior_source(*args, "4:affine,1:spline", 3)
+    assert same.differences == ()
+    assert same.weights.keys() == state.keys()
+    assert source.weights.keys() == {
+        f"other_{name}" if name.startswith("flows.") else name for name in state
+    }
+
+
 def test_kind_of_std_is_on_the_card_and_tells_equal_weights_apart(tmp_path, make_vae, make_pixels):
     kinds = {std: make_vae(dtype=torch.float32, latent_std=std) for std in ("exp", "softplus")}
     cards = {std: save_vae(tmp_path / std, vae, {}) for std, vae in kinds.items()}

@@ -27,9 +27,9 @@ def forward_kl(
     KL(r(z | y) || c(z | y)), whatever the frozen model (Harvey et al. 2022, theorem 1).
 
     Args:
-        trunk: The frozen model's pass over the whole images, with its priors where
-            ``partial.needs_prior``.
-        partial: Gradients go here and nowhere else.
+        trunk: The model's pass over the whole images, with its priors where ``partial.needs_prior``
+            or where it goes through groups without a head, whose c is the prior.
+        partial: Gradients go here, and where the trunk was run with them into the model.
         condition: (B,Cy,H,W).
         log_std_floor: Count smaller log-stds of c and q as this value, gradients passing as if they
             were not changed. Copied posterior heads meet inputs they never saw and start with log-stds
@@ -37,26 +37,28 @@ def forward_kl(
             learned better. None = the exact KL.
 
     Returns:
-        (B,L) in nats; exact wherever no log-std is below the floor.
+        (B,L) in nats; exact wherever no log-std is below the floor. For groups with a flow an unbiased
+        estimate from the trunk's draw, see `FlowDistribution.kl_from`.
 
     Raises:
-        ValueError: The trunk was run without the priors that residual heads need.
+        ValueError: The trunk was run without the priors that are needed.
     """
     features = partial.encode(condition)
     priors: Sequence[DiagonalGaussian | None] = trunk.priors
-    if not partial.needs_prior:
+    if not priors:
+        if partial.needs_prior:
+            raise ValueError("trunk.priors = []: residual heads need run_trunk(..., priors=True)")
         priors = [None] * len(trunk.hidden)
-    elif not priors:
-        raise ValueError("trunk.priors = []: residual heads need run_trunk(..., priors=True)")
     rates = []
-    for index, (h, q, p) in enumerate(zip(trunk.hidden, trunk.posteriors, priors, strict=True)):
+    groups = zip(trunk.hidden, trunk.posteriors, priors, trunk.latents, strict=True)
+    for index, (h, q, p, z) in enumerate(groups):
         posterior = q
-        conditional = partial.head(index).distribution(h, features[h.shape[2]], p)
+        conditional = partial.conditional(index, h, features[h.shape[2]], p)
         if log_std_floor is not None:
-            log_std = conditional.log_std
-            lifted = log_std + (log_std.clamp(min=log_std_floor) - log_std).detach()
-            conditional = DiagonalGaussian(conditional.mean, lifted)
+            conditional = conditional.with_floor(log_std_floor)
             # The same floor for q: else c would be pulled below it for ever where q is narrower.
             posterior = DiagonalGaussian(q.mean, q.log_std.clamp(min=log_std_floor))
-        rates.append(conditional.kl_from(posterior).flatten(1).sum(dim=1))
+            if q.log_std.requires_grad:  # a trained q must be able to come back up
+                posterior = q.with_floor(log_std_floor)
+        rates.append(conditional.kl_from(posterior, z).flatten(1).sum(dim=1))
     return torch.stack(rates, dim=1)

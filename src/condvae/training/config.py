@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from condvae.configuration import ConfigurationError, check_choice, check_positive
 
-__all__ = ["TrainingConfig"]
+__all__ = ["OBJECTIVES", "TRAINABLE", "ObjectiveConfig", "TrainingConfig"]
+
+OBJECTIVES = ("ipa", "ipa_r", "joint")
+TRAINABLE = ("partial", "output_head", "all")
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,72 @@ class TrainingConfig:
         if self.max_restarts == 0:
             del facts["max_restarts"]
         return facts
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What conditional training minimises (Harvey, Naderiparizi, Wood 2022).
+
+    Attributes:
+        name: ``ipa``: the forward KL, which covers the posterior. ``ipa_r``: the reverse bound on
+            log p(y), for tasks whose y is exactly known pixels; seeks modes. ``joint``: VAE and
+            partial encoder together from random weights, the paper's baseline.
+        observations_per_image: Observations y per pass of the unconditional model over an image.
+            Not with ``ipa_r``, which makes no such pass.
+        trainable: ``partial``: the partial encoder, the VAE stays frozen. ``output_head``: the
+            decoder's output layer too. ``all``: everything. Only ``ipa`` has the choice; ``joint``
+            always trains all.
+        predicted: x~, what the decoder's likelihood counts where it is trained: ``all`` pixels or
+            the ``unobserved`` ones.
+        likelihood_start: Weight of the likelihood of ``ipa_r`` at the first step.
+        likelihood_end: Its weight from step `likelihood_steps` on.
+        likelihood_steps: Steps of the geometric way from one to the other.
+    """
+
+    name: str = "ipa"
+    observations_per_image: int = 1
+    trainable: str = "partial"
+    predicted: str = "all"
+    likelihood_start: float = 1.0
+    likelihood_end: float = 1.0
+    likelihood_steps: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("name", self.name, OBJECTIVES)
+        check_choice("trainable", self.trainable, TRAINABLE)
+        check_choice("predicted", self.predicted, ("all", "unobserved"))
+        for name in ("observations_per_image", "likelihood_start", "likelihood_end"):
+            check_positive(name, getattr(self, name))
+        check_positive("likelihood_steps", self.likelihood_steps, zero=True)
+        used = {
+            "observations_per_image": self.name != "ipa_r",
+            "trainable": self.trained == self.trainable,
+            "predicted": self.trained != "partial",
+            "likelihood_start": self.name == "ipa_r" and self.likelihood_steps > 0,
+            "likelihood_end": self.name == "ipa_r",
+            "likelihood_steps": self.name == "ipa_r"
+            and self.likelihood_start != self.likelihood_end,
+        }
+        for name, value in self.choices.items():
+            if not used.get(name, True):
+                raise ConfigurationError(
+                    f"{name} = {value!r}: has no effect with the other parameters of {self.choices}"
+                )
+
+    @property
+    def trained(self) -> str:
+        """Which weights are trained, one of `TRAINABLE`."""
+        return {"ipa": self.trainable, "ipa_r": "partial", "joint": "all"}[self.name]
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What differs from the default, as a run's identity and a card state it."""
+        default = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in asdict(self).items() if value != default[name]}
+
+    def likelihood_weight(self, step: int) -> float:
+        """Weight of the likelihood at 0-based `step`: geometric from start to end, then constant."""
+        if step >= self.likelihood_steps:
+            return self.likelihood_end
+        done = step / self.likelihood_steps
+        return float(self.likelihood_start ** (1.0 - done) * self.likelihood_end**done)

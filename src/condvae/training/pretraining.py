@@ -29,6 +29,8 @@ def bits_per_dim(
 ) -> tuple[float, float]:
     """Mean and standard error over images of the negative ELBO in bits per dimension.
 
+    The standard error of a single image is nan.
+
     Args:
         vae: The model.
         images: uint8 (N,H,W,C), possibly memory-mapped.
@@ -47,7 +49,8 @@ def bits_per_dim(
         if progress is not None:
             progress(len(part))
     bits = torch.cat(values) / (vae.contract.dimensions * math.log(2))
-    return float(bits.mean()), float(bits.std() / math.sqrt(len(bits)))
+    error = float(bits.std() / math.sqrt(len(bits))) if len(bits) > 1 else math.nan
+    return float(bits.mean()), error
 
 
 class NegativeElbo:

@@ -25,6 +25,7 @@ def create_pipeline(**kwargs: object) -> Pipeline:
                     "params:folders",
                     "params:device",
                     "params:seed",
+                    "params:objective",
                 ],
                 ["posterior", "training_history"],
                 name="train_partial_encoder_node",

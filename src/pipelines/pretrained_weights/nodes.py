@@ -10,6 +10,7 @@ from condvae.model_folder import load_vae, save_vae
 from condvae.pretrained import cache_folder, resolve_vae
 from condvae.pretrained.hub import pin_hub_address
 from condvae.pretrained.hub_address import is_hub_address
+from condvae.training.config import ObjectiveConfig
 from condvae.training.initial import new_vae
 from pipelines.parameters import ModelConfig, WeightsConfig
 from pipelines.provenance import warn_of_seen_images
@@ -23,8 +24,10 @@ def fetch_weights(
     model: dict[str, Any],
     folders: dict[str, str],
     seed: int,
+    objective: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return name, folder and hash of the VAE to be frozen."""
+    """Return name, folder and hash of the VAE that is frozen, or trained by a joint objective."""
+    joint = read_config(ObjectiveConfig, objective, "objective").name == "joint"
     config = read_config(WeightsConfig, weights, "weights")
     name = config.vae
     if config.vae == "random":
@@ -46,10 +49,11 @@ def fetch_weights(
     if is_hub_address(name):  # a branch moves on; the commit stays what it is
         name = pin_hub_address(name, cache_folder(config.cache))
     vae, card = load_vae(folder)
-    if card.get("weights_source") is None and not config.allow_untrained:
+    if card.get("weights_source") is None and not (config.allow_untrained or joint):
         raise ConfigurationError(
             f"weights.vae = {config.vae!r} was never trained: conditioning it gives noise. Train one "
-            "with `kedro run --pipeline=pretrain`, or set weights.allow_untrained=true"
+            "with `kedro run --pipeline=pretrain`, train it along with objective.name=joint, or set "
+            "weights.allow_untrained=true"
         )
     warn_of_seen_images(f"VAE {config.vae}", card, image_store)
     expected = (vae.contract.channels, vae.contract.size)
@@ -59,5 +63,5 @@ def fetch_weights(
             f"weights.vae = {config.vae!r} takes {expected[0]} x {expected[1]}² images, the data have "
             f"{found[0]} x {found[1]}²: set data.channels and data.image_size, or another VAE"
         )
-    log.info("frozen VAE %s: %d parameters, sha256 %s", name, card["parameters"], card["sha256"])
+    log.info("VAE %s: %d parameters, sha256 %s", name, card["parameters"], card["sha256"])
     return {"name": name, "folder": folder, "sha256": card["sha256"]}

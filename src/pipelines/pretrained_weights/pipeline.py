@@ -14,7 +14,14 @@ def create_pipeline(**kwargs: object) -> Pipeline:
         [
             node(
                 fetch_weights,
-                ["image_store", "params:weights", "params:model", "params:folders", "params:seed"],
+                [
+                    "image_store",
+                    "params:weights",
+                    "params:model",
+                    "params:folders",
+                    "params:seed",
+                    "params:objective",
+                ],
                 "pretrained_vae",
                 name="fetch_weights_node",
             )

@@ -11,7 +11,7 @@ from condvae.conditional import (
     forward_kl,
     run_trunk,
 )
-from condvae.tasks import Inpainting
+from condvae.tasks import Inpainting, Subject
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def setting(make_vae, make_pixels):
     torch.manual_seed(4)
     partial = PartialEncoder(vae, 2).double()
     mask = make_pixels(3, seed=2) > 100
-    condition = Inpainting().observe(pixels, mask, vae.contract).condition.double()
+    condition = Inpainting().observe(Subject(pixels, mask), vae.contract).condition.double()
     return vae, partial, pixels, condition
 
 

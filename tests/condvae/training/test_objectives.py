@@ -81,8 +81,8 @@ def test_forward_kl_is_the_rate_of_the_conditional_model(vae, make_forward_kl, m
     seen = {}
     observe = objective.task.observe
 
-    def remember(pixels, mask, contract):
-        seen["pixels"], seen["y"] = pixels, observe(pixels, mask, contract)
+    def remember(subject, contract):
+        seen["pixels"], seen["y"] = subject.pixels, observe(subject, contract)
         return seen["y"]
 
     monkeypatch.setattr(objective.task, "observe", remember)

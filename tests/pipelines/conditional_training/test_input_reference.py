@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from condvae import load_posterior
+from condvae import conditional_training, load_posterior
 from condvae.configuration import ConfigurationError
 from condvae.data import open_images
 from condvae.input_check import check_observations, input_reference, most_observations
@@ -13,7 +13,6 @@ from condvae.model_folder import read_card, save_posterior, save_vae
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.initial import new_vae
 from condvae.vdvae import ARCHITECTURES
-from pipelines.conditional_training import nodes
 from pipelines.conditional_training.nodes import train_partial_encoder
 from pipelines.data_preparation.nodes import prepare_images_node
 
@@ -77,7 +76,7 @@ def test_finished_run_scores_nothing_again(train, monkeypatch):
         calls.append(options["seed"])
         return input_reference(*arguments, **options)
 
-    monkeypatch.setattr(nodes, "input_reference", count)
+    monkeypatch.setattr(conditional_training, "input_reference", count)
     folder = train()["folder"]
     card = read_card(folder)
     train()
@@ -101,6 +100,6 @@ def test_running_out_of_memory_names_the_parameter(train, monkeypatch):
     def exhaust(*_, **__):
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(nodes, "input_reference", exhaust)
+    monkeypatch.setattr(conditional_training, "input_reference", exhaust)
     with pytest.raises(ConfigurationError, match=r"training\.batch_size = 4; lower it"):
         train()

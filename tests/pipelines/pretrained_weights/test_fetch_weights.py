@@ -31,6 +31,13 @@ def test_random_vae_must_be_allowed(tmp_path):
     assert fetch(tmp_path, vae="random", allow_untrained=True)["name"] == "random"
 
 
+def test_random_vae_is_what_joint_training_begins_with(tmp_path):
+    arguments = (STORE, {"vae": "random"}, MODEL, {"vae": str(tmp_path / "vae")}, 0)
+    with pytest.raises(ConfigurationError, match=r"objective\.name=joint"):
+        fetch_weights(*arguments, {"name": "ipa"})
+    assert fetch_weights(*arguments, {"name": "joint"})["name"] == "random"
+
+
 def test_random_vae_is_the_same_for_the_same_seed(tmp_path):
     first = fetch(tmp_path / "a", vae="random", allow_untrained=True)
     second = fetch(tmp_path / "b", vae="random", allow_untrained=True)
