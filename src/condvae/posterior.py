@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,36 @@ from condvae.conditional.model import ConditionalModel
 from condvae.configuration import ConfigurationError, check_positive
 from condvae.images import DataContract, composite, pixels_from_unit_range
 from condvae.summaries import COUNTED_VALUES, GreyLevelCounts, PosteriorSummary
-from condvae.tasks.observation import Observation, Task
+from condvae.tasks.observation import Observation
+from condvae.tasks.subject import Subject
+from condvae.tasks.task import Task
 from condvae.training.acceleration import explain_out_of_memory
 from condvae.vdvae.decoder import LatentGroup
 from condvae.vdvae.model import Noise
 
-__all__ = ["ImagePosterior", "case_generator"]
+__all__ = ["DrawNoise", "ImagePosterior", "case_generator", "noise_by_group"]
+
+DrawNoise = Callable[[Observation, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""See `ImagePosterior.draw_noise`, whose arguments these are without the seed."""
 
 
 def case_generator(seed: int, case_id: str, purpose: str) -> torch.Generator:
     """Noise belongs to (seed, case, completion), not to a batch."""
     digest = hashlib.sha256(f"{seed}\n{case_id}\n{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def noise_by_group(normals: Tensor) -> Noise:
+    """Give out rows of normals (P, all groups) group by group; to be asked once for each, in order."""
+    position = 0
+
+    def noise(group: LatentGroup) -> Tensor:
+        nonlocal position
+        count = math.prod(group.latent_shape[1:])
+        position += count
+        return normals[:, position - count : position].reshape(group.latent_shape)
+
+    return noise
 
 
 @dataclass(frozen=True)
@@ -58,14 +77,34 @@ class ImagePosterior:
         return self
 
     def observe(
-        self, pixels: Tensor, mask: Tensor, case_ids: tuple[str, ...] | None = None
+        self,
+        pixels: Tensor | None = None,
+        mask: Tensor | None = None,
+        case_ids: tuple[str, ...] | None = None,
+        *,
+        labels: Tensor | None = None,
+        attributes: Tensor | None = None,
+        paired: Tensor | None = None,
     ) -> Observation:
-        """Make y from uint8 images (B,C,H,W) and masks (B,1,H,W), 1 = observed.
+        """Make y from what the task needs: images and masks for inpainting, labels for a class.
 
-        Cases of the same name get the same noise: name them (`case_ids`, "0", "1", ... by default)
-        when several calls belong together.
+        Cases of the same name get the same noise: name them when several calls belong together.
+
+        Args:
+            pixels: uint8 (B,C,H,W).
+            mask: (B,1,H,W) or (1,1,H,W), 1 = observed.
+            case_ids: Names of the cases, "0", "1", ... by default.
+            labels: integers (B), -1 = unknown.
+            attributes: (B,A) of 1, 0 and -1 = unknown.
+            paired: uint8 (B,C,H,W), second pictures such as drawings.
+
+        Raises:
+            ConfigurationError: The task needs something that is missing, or cannot use something
+                that was given; or images that do not fit the contract.
+            ValueError: Masks, labels or attributes with other shapes or values.
         """
-        return self.task.observe(pixels, mask, self.contract, case_ids)
+        subject = Subject(pixels, mask, labels, attributes, paired)
+        return self.task.observe(subject, self.contract, case_ids)
 
     def sample(
         self,
@@ -129,12 +168,47 @@ class ImagePosterior:
             Case numbers (P), completion numbers (P) and uint8 (P,C,H,W), P <= batch_size. The partial
             encoder runs once per case whatever n is; all completions of a case follow each other.
         """
+        yield from self.decode(
+            observation,
+            n,
+            partial(self.draw_noise, seed=seed),
+            first=first,
+            temperature=temperature,
+            paste_observed=paste_observed,
+            batch_size=batch_size,
+        )
+
+    def decode(
+        self,
+        observation: Observation,
+        n: int,
+        draw_noise: DrawNoise,
+        *,
+        first: int = 0,
+        temperature: float | Sequence[float] = 1.0,
+        kept: Sequence[Tensor] = (),
+        paste_observed: bool = True,
+        batch_size: int = 256,
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield what `stream` does, for noise that the caller gives.
+
+        Args:
+            observation: B cases.
+            n: S, images per case.
+            draw_noise: ``(observation, cases, numbers) -> (normals, uniforms)`` like `draw_noise`.
+            first: Number of the first image of each case.
+            temperature: See `sample`.
+            kept: Latents (B,Z,R,R) of the first groups, taken as they are in place of a draw.
+            paste_observed: See `sample`.
+            batch_size: See `sample`.
+        """
         check_positive("n", n)
         check_positive("first", first, zero=True)
         check_positive("batch_size", batch_size)
-        t = self._temperature(temperature)
+        t = self.check_temperature(temperature)
         vae = self.model.vae
         observation = observation.to(vae.device, vae.dtype)
+        kept = [z.to(vae.device, vae.dtype) for z in kept]
         for start in range(0, len(observation), batch_size):
             part = observation.part(start, start + batch_size)
             with torch.no_grad(), explain_out_of_memory("sampling.batch_size", batch_size):
@@ -144,58 +218,53 @@ class ImagePosterior:
             for pair in torch.split(pairs, batch_size):
                 cases, ks = pair[:, 0], pair[:, 1]
                 here = cases.to(vae.device)
+                normals, uniforms = draw_noise(part, cases, ks)
                 with torch.no_grad(), explain_out_of_memory("sampling.batch_size", batch_size):
-                    pixels = self._decode(part, features, cases, ks, t, seed)
+                    parameters = self.model.sample_output(
+                        {size: activation[here] for size, activation in features.items()},
+                        len(cases),
+                        noise_by_group(normals.to(vae.device, vae.dtype)),
+                        t,
+                        [z[here + start] for z in kept],
+                    )
+                    x = vae.likelihood.sample(parameters, uniforms.to(vae.device, vae.dtype))
+                pixels = pixels_from_unit_range(x)
                 if paste_observed:
                     pixels = composite(pixels, part.pixels[here], part.mask[here])
                 yield cases + start, ks, pixels.cpu()
 
-    def _decode(
-        self,
-        part: Observation,
-        features: dict[int, Tensor],
-        cases: Tensor,
-        ks: Tensor,
-        temperature: float | tuple[float, ...],
-        seed: int,
-    ) -> Tensor:
-        """uint8 (P,C,H,W) for P pairs of case and completion."""
-        vae = self.model.vae
-        latents, uniforms = self._noise(part, cases, ks, seed)
-        latents = latents.to(vae.device, vae.dtype)
-        position = 0
-
-        def noise(group: LatentGroup) -> Tensor:
-            nonlocal position
-            shape = group.latent_shape
-            count = math.prod(shape[1:])
-            position += count
-            return latents[:, position - count : position].reshape(shape)
-
-        here = cases.to(vae.device)
-        expanded = {size: activation[here] for size, activation in features.items()}
-        parameters = self.model.sample_output(expanded, len(cases), noise, temperature)
-        x = vae.likelihood.sample(parameters, uniforms.to(vae.device, vae.dtype))
-        return pixels_from_unit_range(x)
-
-    def _noise(
-        self, part: Observation, cases: Tensor, ks: Tensor, seed: int
+    def draw_noise(
+        self, observation: Observation, cases: Tensor, ks: Tensor, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """Latent normals (P, all groups) and likelihood uniforms (P,·,H,W), in this fixed order.
+        """Everything random about completions: what (seed, case id, number) decide.
 
         Always drawn in float32 on the CPU, so that every device and precision sees the same noise.
+
+        Args:
+            observation: Names the cases.
+            cases: (P), positions in `observation`.
+            ks: (P), numbers of the completions.
+            seed: Any integer.
+
+        Returns:
+            Latent normals (P, all groups) and likelihood uniforms (P,·,H,W), drawn in this order.
         """
         vae, c = self.model.vae, self.contract
         count = vae.architecture.latent_dimensions
         shape = (vae.likelihood.noise_channels, c.size, c.size)
         normals, uniforms = torch.empty(len(cases), count), torch.empty(len(cases), *shape)
         for row, (case, k) in enumerate(zip(cases.tolist(), ks.tolist(), strict=True)):
-            generator = case_generator(seed, part.case_ids[case], str(k))
+            generator = case_generator(seed, observation.case_ids[case], str(k))
             torch.randn(count, generator=generator, out=normals[row])
             torch.rand(shape, generator=generator, out=uniforms[row])
         return normals, uniforms
 
-    def _temperature(self, value: float | Sequence[float]) -> float | tuple[float, ...]:
+    def check_temperature(self, value: float | Sequence[float]) -> float | tuple[float, ...]:
+        """Return `temperature` as one float or one per group.
+
+        Raises:
+            ConfigurationError: A negative value or a wrong number of them.
+        """
         groups = len(self.model.vae.architecture.decoder_blocks)
         if isinstance(value, (int, float, np.number)):
             check_positive("temperature", value, zero=True)
@@ -347,19 +416,12 @@ class ImagePosterior:
         rates, nats = [], []
         for draw in range(draws):
             noise = self._case_noise(observation, seed, f"observation bound {draw}")
-
-            def from_condition(group: LatentGroup, h: Tensor, noise: Noise = noise) -> Tensor:
-                conditional = self.model.latents.distribution(group, h, features)
-                rates.append(group.prior.kl_from(conditional).flatten(1).sum(dim=1).double())
-                return conditional.sample(noise(group))
-
-            output = vae.decoder.descend(from_condition, len(observation))
-            pixel_nats = vae.pixel_nats(output, observation.pixels)
-            # Chosen, not multiplied: nothing an unobserved place scores may leak in.
-            seen = torch.where(observation.mask[:, 0], pixel_nats, 0.0)
-            nats.append(seen.sum(dim=(1, 2)).double())
-        rate = torch.stack(rates, dim=1).reshape(len(observation), draws, -1).mean(dim=1)
-        return rate.cpu(), torch.stack(nats).mean(dim=0).cpu()
+            rate, seen = self.model.reverse_terms(
+                features, observation.pixels, observation.mask, noise
+            )
+            rates.append(rate.double())
+            nats.append(seen.double())
+        return torch.stack(rates).mean(dim=0).cpu(), torch.stack(nats).mean(dim=0).cpu()
 
     def _case_noise(self, observation: Observation, seed: int, purpose: str) -> Noise:
         """Standard normals of every group, drawn case by case on the CPU."""

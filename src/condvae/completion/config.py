@@ -24,6 +24,7 @@ class CompletionSettings:
         unreadable: What a picture or mask that cannot be used does: ``stop`` or ``skip``.
         paste_observed: Copy observed pixels exactly; False shows the model's raw output.
         batch_size: Images decoded at a time.
+        guidance: Weight of c(z | y) against the prior, see `condvae.guidance`; the posterior is 1.
     """
 
     n: int = 16
@@ -35,6 +36,7 @@ class CompletionSettings:
     unreadable: str = "stop"
     paste_observed: bool = True
     batch_size: int = 256
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.n < 2:
@@ -43,6 +45,7 @@ class CompletionSettings:
             )
         check_positive("temperature", self.temperature, zero=True)
         check_positive("batch_size", self.batch_size)
+        check_positive("guidance", self.guidance, zero=True)
         check_choice("polarity", self.polarity, POLARITIES)
         check_choice("small", self.small, ("refuse", "enlarge"))
         check_choice("unreadable", self.unreadable, ("stop", "skip"))
@@ -70,6 +73,6 @@ class CompletionSettings:
     @property
     def stamp(self) -> str | None:
         """What every result says when it is no sample of the posterior."""
-        if self.temperature == 1.0:
-            return None
-        return f"temperature {self.temperature:g}: not the posterior"
+        settings = {"temperature": self.temperature, "guidance": self.guidance}
+        changed = [f"{name} {value:g}" for name, value in settings.items() if value != 1.0]
+        return f"{', '.join(changed)}: not the posterior" if changed else None

@@ -94,6 +94,8 @@ def result_fingerprint(
             "quantiles": list(settings.quantiles),
             "polarity": settings.polarity,
             "paste_observed": settings.paste_observed,
+            # Results from before there was guidance stay valid.
+            **({} if settings.guidance == 1.0 else {"guidance": settings.guidance}),
         }
     )
 
@@ -179,6 +181,7 @@ def write_result(folder: Path, result: CompletedPicture) -> dict[str, Any]:
         "n": settings.n,
         "seed": settings.seed,
         "temperature": settings.temperature,
+        "guidance": settings.guidance,
         "quantiles": list(settings.quantiles),
         "paste_observed": settings.paste_observed,
         "observed_pixels": settings.observed_pixels,

@@ -30,6 +30,7 @@ from condvae.completion.record import (
 )
 from condvae.configuration import ConfigurationError
 from condvae.files import fingerprint, sha256_of_file, write_json
+from condvae.guidance import guide_posterior
 from condvae.images import to_nchw
 from condvae.input_check import check_observations
 from condvae.posterior import ImagePosterior
@@ -90,9 +91,15 @@ def complete_pictures(
         The manifest.
 
     Raises:
-        ConfigurationError: A model without a sha256, an output that cannot be written or is in use,
-            or a folder in the way that was not written here, before anything is sampled.
+        ConfigurationError: A model of another task or without a sha256, an output that cannot be
+            written or is in use, or a folder in the way that was not written here, before anything
+            is sampled.
     """
+    if not posterior.task.is_exact:
+        raise ConfigurationError(
+            f"task {posterior.task.name!r}: pictures are completed by a model of a task in which "
+            "observed pixels are all there is, such as 'inpainting'"
+        )
     model_sha256 = posterior.card.get("sha256")
     if not model_sha256:
         raise ConfigurationError("a posterior that was never saved: its sha256 names the results")
@@ -188,7 +195,8 @@ def _complete(
     mask = torch.from_numpy(canvas.mask)[None, None]
     observation = posterior.observe(pixels, mask, (files.case_id,))
     completions = np.empty((settings.n, *canvas.pixels.shape), dtype=np.uint8)
-    for _, numbers, drawn in posterior.stream(
+    # The check below is of y and not of the sampling: its reference belongs to guidance 1.
+    for _, numbers, drawn in guide_posterior(posterior, settings.guidance).stream(
         observation,
         settings.n,
         temperature=settings.temperature,

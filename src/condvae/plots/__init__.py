@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from condvae.plots.anomaly import plot_auroc, plot_score_histograms
 from condvae.plots.calibration import plot_rank_ecdf, plot_rank_histograms
 from condvae.plots.compare_samplers import plot_samplers
 from condvae.plots.completions import CompletionExample, plot_completions
+from condvae.plots.control import plot_interpolations, plot_kept_groups
 from condvae.plots.curves import plot_metric_by_bin, plot_training
 from condvae.plots.extremes import plot_extremes
 from condvae.plots.labels import (
@@ -35,14 +37,18 @@ __all__ = [
     "format_value",
     "is_finite",
     "metric_label",
+    "plot_auroc",
     "plot_completions",
     "plot_extremes",
+    "plot_interpolations",
     "plot_interval_coverage",
+    "plot_kept_groups",
     "plot_metric_by_bin",
     "plot_rank_ecdf",
     "plot_rank_histograms",
     "plot_reliability",
     "plot_samplers",
+    "plot_score_histograms",
     "plot_training",
     "png_bytes",
     "statistic_label",

@@ -85,11 +85,9 @@ def describe_case(case: CompletionExample) -> list[str]:
     if len(name) > _LONGEST_ID:
         half = _LONGEST_ID // 2
         name = f"{name[:half]}…{name[-half + 1 :]}"
-    lines = [
-        name,
-        f"{bin_label(case.bin)} observed",
-        f"here {100 * case.observed_share:.1f} %",
-    ]
+    lines = [name, f"{bin_label(case.bin)} observed", f"here {100 * case.observed_share:.1f} %"]
+    if case.observed_share == 0:
+        lines[1:] = ["no pixel observed"]
     return [*lines, f"label: {case.label}"] if case.label else lines
 
 

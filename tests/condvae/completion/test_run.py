@@ -13,11 +13,13 @@ from sklearn.datasets import load_digits
 
 from condvae import load_posterior, save_posterior
 from condvae.completion import check_pictures, complete_pictures, record, run
+from condvae.completion.config import CompletionSettings
 from condvae.completion.output import locked_output
 from condvae.completion.record import check_folder, read_record
 from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
 from condvae.images import to_nchw
+from condvae.tasks import ClassLabel
 
 # A five, as the model knows it: enlarged from scikit-learn's.
 DIGIT = np.array(
@@ -134,7 +136,14 @@ def test_a_second_run_does_nothing(two, complete, posterior, tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     "change",
-    [{"n": 4}, {"seed": 1}, {"temperature": 0.5}, {"quantiles": (0.5,)}, {"paste_observed": False}],
+    [
+        {"n": 4},
+        {"seed": 1},
+        {"temperature": 0.5},
+        {"guidance": 0.5},
+        {"quantiles": (0.5,)},
+        {"paste_observed": False},
+    ],
 )
 def test_other_settings_replace_what_was_there(make_picture, make_mask, complete, change, tmp_path):
     make_picture()
@@ -396,3 +405,10 @@ def test_progress_counts_what_is_left(two, complete, posterior, make_picture, tm
         posterior, pictures, tmp_path / "out", settings, model="digits", progress=Progress()
     )
     assert heard == [(1, 5), 2, 2, 1, "picture"]
+
+
+def test_a_model_of_another_task_is_refused(posterior, tmp_path):
+    other = dataclasses.replace(posterior, task=ClassLabel(10))
+    with pytest.raises(ConfigurationError, match="task 'class_label': pictures are completed by a"):
+        complete_pictures(other, [], tmp_path / "out", CompletionSettings(), model="m")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,133 @@
+"""Guidance: completions that follow what was observed more closely, or less, than the posterior does.
+
+References:
+    J. Ho, T. Salimans. Classifier-free diffusion guidance. NeurIPS workshop, 2021.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from condvae.conditional.partial_encoder import ConditionalLatents
+from condvae.configuration import ConfigurationError, check_positive
+from condvae.distributions import ConditionalDistribution, DiagonalGaussian
+from condvae.posterior import ImagePosterior
+from condvae.vdvae.decoder import LatentGroup
+
+__all__ = ["GuidedLatents", "guide_gaussian", "guide_posterior"]
+
+
+def guide_gaussian(
+    conditional: DiagonalGaussian, prior: DiagonalGaussian, weight: float
+) -> DiagonalGaussian:
+    """Return the normal law proportional to ``conditional^weight * prior^(1 - weight)``.
+
+    Its precision is ``weight / conditional variance + (1 - weight) / prior variance``.
+
+    Args:
+        conditional: c(z | z above, y), (B,Z,R,R).
+        prior: p(z | z above), of the same shape.
+        weight: 1 gives `conditional` itself, 0 `prior`; above 1 both its difference from the prior
+            and, where it is narrower than the prior, its certainty are exaggerated.
+
+    Raises:
+        ConfigurationError: A precision that is not positive: above 1 where `conditional` is wider
+            than the prior by too much, so that there is no such law.
+    """
+    if weight == 1.0:
+        return conditional
+    if weight == 0.0:
+        return prior
+    ratio = torch.exp(2.0 * (conditional.log_std - prior.log_std))
+    # Precisions in units of the conditional's.
+    precision = weight + (1.0 - weight) * ratio
+    if not bool((precision > 0).all()):
+        widest = float(ratio.max())
+        raise ConfigurationError(
+            f"guidance = {weight!r}: the variance of c(z | y) is up to {widest:.3g} times the "
+            f"prior's; expected below {widest / (widest - 1.0):.3g}"
+        )
+    mean = (weight * conditional.mean + (1.0 - weight) * ratio * prior.mean) / precision
+    return DiagonalGaussian(mean, conditional.log_std - 0.5 * precision.log())
+
+
+class GuidedLatents(nn.Module):
+    """Latents drawn group by group from c(z | y)^w p(z)^(1 - w), normalised in every group.
+
+    The counterpart of classifier-free guidance (Ho and Salimans 2021), with the frozen prior as the
+    unconditional branch. Groups of weight 1 and 0 may have any distribution, all others need Gaussian
+    ones. Weights of 1 for the first groups and 0 for the rest take only the coarse content from y.
+
+    Args:
+        latents: c(z | y).
+        weight: w >= 0, one number or one per group. Only w = 1 is the posterior.
+    """
+
+    def __init__(self, latents: ConditionalLatents, weight: float | Sequence[float]) -> None:
+        super().__init__()
+        self.latents = latents
+        self.weight = weight if isinstance(weight, (int, float)) else tuple(weight)
+
+    def encode(self, condition: Tensor) -> dict[int, Tensor]:
+        """Condition (B,Cy,H,W) -> features per resolution."""
+        return self.latents.encode(condition)
+
+    def distribution(
+        self, group: LatentGroup, h: Tensor, features: dict[int, Tensor]
+    ) -> ConditionalDistribution:
+        """The guided distribution of one group.
+
+        Raises:
+            ConfigurationError: A head with a flow, or a weight too large; see `guide_gaussian`.
+        """
+        weight = self.weight[group.index] if isinstance(self.weight, tuple) else self.weight
+        if weight == 0.0:
+            return group.prior
+        conditional = self.latents.distribution(group, h, features)
+        if weight == 1.0:
+            return conditional
+        where = f"latent group {group.index} ({group.block.resolution} pixels)"
+        if not isinstance(conditional, DiagonalGaussian):
+            raise ConfigurationError(
+                f"guidance = {weight!r}: {where} has a {type(conditional).__name__}; guidance needs "
+                "Gaussian heads, expected 1 (none) for groups with a flow"
+            )
+        try:
+            return guide_gaussian(conditional, group.prior, weight)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error} in {where}") from None
+
+
+def guide_posterior(posterior: ImagePosterior, weight: float | Sequence[float]) -> ImagePosterior:
+    """Return a posterior that shares all weights and draws from `GuidedLatents`.
+
+    Its card says so under ``guidance``, and has no scores of validation images, which hold for w = 1.
+
+    Args:
+        posterior: Stays as it is.
+        weight: w >= 0, one number or one per group; 1 returns `posterior` itself.
+
+    Raises:
+        ConfigurationError: A negative weight, or a wrong number of them.
+    """
+    weights = [weight] if isinstance(weight, (int, float)) else list(weight)
+    groups = len(posterior.model.vae.architecture.decoder_blocks)
+    if not isinstance(weight, (int, float)) and len(weights) != groups:
+        raise ConfigurationError(
+            f"guidance with {len(weights)} values: expected one number or {groups}, one per latent "
+            "group"
+        )
+    for value in weights:
+        check_positive("guidance", value, zero=True)
+    if all(value == 1.0 for value in weights):
+        return posterior
+    model = dataclasses.replace(
+        posterior.model, latents=GuidedLatents(posterior.model.latents, weight)
+    )
+    card = {key: value for key, value in posterior.card.items() if key != "input_reference"}
+    guidance = weight if isinstance(weight, (int, float)) else list(weight)
+    return dataclasses.replace(posterior, model=model, card={**card, "guidance": guidance})
