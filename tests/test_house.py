@@ -58,6 +58,8 @@ def test_registry_holds_the_documented_pipelines():
     registered = register_pipelines()
     assert {"inpaint", "pretrain", "evaluate", "__default__"} <= set(registered)
     assert registered["__default__"] == registered["inpaint"]
+    for task in ("super_resolve", "colorize", "edges_to_photo", "label_to_image"):
+        assert registered[task] == registered["inpaint"]
     names = {node.name for node in registered["inpaint"].nodes}
     assert names == {
         "prepare_images_node",
@@ -98,5 +100,5 @@ def test_every_parameter_reaches_a_node():
     sections = set()
     for path in (ROOT / "conf/base/parameters").glob("*.yml"):
         sections |= set(yaml.safe_load(path.read_text()))
-    # The recipe replaces other parameters before any node runs; the hooks read it.
-    assert sections == used | {"recipe"}
+    # They replace other parameters before any node runs; the hooks read them.
+    assert sections == used | {"recipe", "tasks"}

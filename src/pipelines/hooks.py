@@ -20,9 +20,17 @@ from condvae.pretrained import ScoreMismatchError
 from condvae.training import TrainingDivergedError
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
-from pipelines.parameters import CompleteConfig, EvaluationConfig, ScoreConfig, check_parameters
+from pipelines.own_parameters import SHARED_FOLDER, check_folder, read_parameters
+from pipelines.parameters import (
+    AnomalyConfig,
+    CompleteConfig,
+    EvaluationConfig,
+    ScoreConfig,
+    check_parameters,
+)
 from pipelines.recipe import apply_recipe
 from pipelines.run_database import prepare_database
+from pipelines.session import requested_pipelines
 
 __all__ = ["ParameterHooks", "TrackingHooks"]
 
@@ -32,20 +40,23 @@ _USER_ERRORS = (ConfigurationError, ScoreMismatchError, TrainingDivergedError)
 
 
 class ParameterHooks:
-    """Settles recipe and relative paths; refuses wrong parameters before anything starts."""
+    """Settles task, recipe and relative paths; refuses wrong parameters before anything starts."""
 
     def __init__(self) -> None:
         self._came_from: str | None = None
+        self._folder = SHARED_FOLDER
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Check every parameter; a mistake ends the command with one line that names it.
 
-        First, so that nodes, other hooks and MLflow see the parameters that the recipe leaves.
+        First, so that nodes, other hooks and MLflow see the parameters that task and recipe leave.
         """
         loader = context.config_loader
         try:
-            configured = loader["parameters"]
+            configured, self._folder = read_parameters(
+                loader, requested_pipelines(), context.project_path
+            )
             check_parameters(configured)
             effective = apply_recipe(configured, loader.runtime_params or {}, context.project_path)
             check_parameters(effective, context.project_path)
@@ -63,7 +74,10 @@ class ParameterHooks:
         First, so that a run whose pictures, completions or extractors are missing is refused before
         there is an MLflow run.
         """
-        sections: dict[str, type[CompleteConfig | ScoreConfig | EvaluationConfig]] = {
+        sections: dict[
+            str, type[AnomalyConfig | CompleteConfig | ScoreConfig | EvaluationConfig]
+        ] = {
+            "anomaly": AnomalyConfig,
             "complete": CompleteConfig,
             "score": ScoreConfig,
         }
@@ -71,6 +85,7 @@ class ParameterHooks:
         if "feature_network" in pipeline.datasets():
             sections["evaluation"] = EvaluationConfig
         try:
+            check_folder(self._folder, run_params.get("pipeline_names") or ())
             for name, section in sections.items():
                 if f"params:{name}" in pipeline.inputs():
                     config = read_config(section, catalog.load(f"params:{name}"), name)

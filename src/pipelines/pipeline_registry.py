@@ -5,6 +5,7 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from pipelines import (
+    anomaly,
     completion,
     conditional_training,
     data_preparation,
@@ -14,6 +15,7 @@ from pipelines import (
     reporting,
     verification,
 )
+from pipelines.parameters.overlay import TASK_PIPELINES
 
 __all__ = ["register_pipelines"]
 
@@ -22,9 +24,12 @@ def register_pipelines() -> dict[str, Pipeline]:
     """Return pipelines by name; `inpaint` is the default.
 
     `inpaint` prepares data, takes a pretrained VAE, trains the partial encoder, evaluates it on the
-    quick manifest and writes the report. `evaluate` scores the last posterior on the full manifest.
+    quick manifest and writes the report. `super_resolve`, `colorize`, `edges_to_photo` and
+    `label_to_image` are the same with parameters and folders of their own. `evaluate` scores the last
+    posterior on the full manifest.
     `export` writes a manifest's cases for another system, `score` judges what it made of them.
     `pretrain` trains an unconditional VAE. `verify` compares the score of a VAE with its card.
+    `anomaly` says how well foreign images are told by what is seen of them.
     `complete` completes one's own pictures with a posterior that exists.
     """
     data = data_preparation.create_pipeline()
@@ -45,8 +50,10 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluate": evaluate,
         "export": data + evaluation.create_export_pipeline(),
         "score": score,
+        "anomaly": data + stored + anomaly.create_pipeline(),
         "complete": stored + completion.create_pipeline(),
         "verify": data + weights + verification.create_pipeline(),
+        **dict.fromkeys(TASK_PIPELINES, inpaint),
         "inpaint": inpaint,
         "__default__": inpaint,
     }

@@ -11,9 +11,10 @@ from typing import Any
 from condvae.configuration import read_config
 from condvae.model_folder import read_card
 from condvae.pretrained import find_model, read_cards
-from condvae.training.config import TrainingConfig
+from condvae.training.config import ObjectiveConfig, TrainingConfig
 from condvae.vdvae.presets import PRESETS
 from pipelines.parameters import ModelConfig, WeightsConfig
+from pipelines.parameters.overlay import override
 
 __all__ = ["apply_recipe"]
 
@@ -39,8 +40,8 @@ def apply_recipe(
       name, else of the same preset;
     - `model.mean`, `model.std` and `model.bits` of a new VAE by those of `model.architecture` where
       that is a preset's name, `model.latent_std` by its own there;
-    - `model.initialisation` by ``random``, `masks` by the published free-form masks alone, not
-      stratified.
+    - `model.initialisation` by ``random``, for the objective ``ipa_r`` by ``copy``;
+    - `masks` by the published free-form masks alone, not stratified.
 
     Where nobody has published settings (a model that is no preset, or the partial encoder of
     ``ffhq1024``) those of ``cifar10`` hold, except for `steps`, which stay as configured. `precision`,
@@ -60,10 +61,11 @@ def apply_recipe(
     frozen = _preset_of_frozen_vae(parameters, project or Path())
     architecture = read_config(ModelConfig, parameters["model"], "model").architecture
     new = architecture if architecture in PRESETS else None
+    reverse = read_config(ObjectiveConfig, parameters.get("objective"), "objective").name == "ipa_r"
     published: dict[str, Any] = {
         "training": _conditional_settings(frozen),
         "pretraining": _unconditional_settings(new or frozen),
-        "model": {"initialisation": "random", **_contract(new)},
+        "model": {"initialisation": "copy" if reverse else "random", **_contract(new)},
         "masks": {"kinds": {"free_form_published": 1.0}, "stratified": False},
     }
     log.info(
@@ -75,7 +77,7 @@ def apply_recipe(
     replaced = {
         section: {**parameters[section], **settings} for section, settings in published.items()
     }
-    effective = _override({**parameters, **replaced}, given)
+    effective = override({**parameters, **replaced}, given)
     _warn_of_random_start(effective)
     return effective
 
@@ -172,15 +174,3 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _override(values: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy of nested `values` with those of `by` in their places."""
-    result = dict(values)
-    for name, value in by.items():
-        here = result.get(name)
-        if isinstance(here, Mapping) and isinstance(value, Mapping):
-            result[name] = _override(here, value)
-        else:
-            result[name] = value
-    return result

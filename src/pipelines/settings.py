@@ -5,6 +5,8 @@ from pathlib import Path
 from kedro.config import OmegaConfigLoader
 
 from pipelines.hooks import ParameterHooks, TrackingHooks
+from pipelines.own_parameters import own_folder
+from pipelines.session import Session
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 # A packaged application has no checkout around it: then paths start where it is run.
@@ -17,6 +19,7 @@ def _resolve_root(path: str = "") -> str:
 
 
 HOOKS = (ParameterHooks(), TrackingHooks())
+SESSION_CLASS = Session
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader
 CONFIG_LOADER_ARGS = {
@@ -25,5 +28,5 @@ CONFIG_LOADER_ARGS = {
     # Environments change single parameters; without this a section given twice would be replaced whole.
     "merge_strategy": {"parameters": "soft", "mlflow": "soft"},
     "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**", "**/mlflow*"]},
-    "custom_resolvers": {"root": _resolve_root},
+    "custom_resolvers": {"root": _resolve_root, "own_folder": own_folder},
 }

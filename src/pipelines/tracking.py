@@ -205,26 +205,31 @@ def log_output(name: str, value: Any) -> None:
     for key, tag in _TAGS.get(name, {}).items():
         if key in value:
             client.set_tag(_run_id, tag, str(value[key]))
-    if name == "report_files":
-        # Only this run's files: the folder may hold older ones.
-        for file in (value["report"], value["cards"], *value["figures"], *_TABLES):
-            client.log_artifact(_run_id, str(Path(value["folder"]) / file), "report")
-    if name == "completion_page":
-        folder = Path(value["folder"])
-        for file in (value["page"], "manifest.json"):
-            client.log_artifact(_run_id, str(folder / file), "complete")
-        for picture in value["names"][:_OVERVIEWS]:
-            overview = str(folder / picture / "overview.png")
-            client.log_artifact(_run_id, overview, f"complete/{picture}")
+    for file, place in _list_files(name, value):
+        client.log_artifact(_run_id, str(Path(value["folder"]) / file), place)
     # A posterior that was only looked up was trained by another run and lies with that one.
     looked_up = name == "posterior" and "images_per_second" not in value
     if name in _FOLDERS and not looked_up:
         client.log_artifacts(_run_id, str(value["folder"]), _FOLDERS[name])
-    if name == "model_card" and value["recorded"]:  # over those that went with the weights
-        for file in (CARD, README):
-            client.log_artifact(_run_id, str(Path(value["folder"]) / file), "posterior")
     if name == "metrics":
         log_metrics(_metric_names(value))
+
+
+def _list_files(name: str, value: Any) -> list[tuple[str, str]]:
+    """Files in the folder of the output `name` that are kept, and their places among the artifacts."""
+    if name == "report_files":
+        # Only this run's files: the folder may hold older ones.
+        files = (value["report"], value["cards"], *value["figures"], *_TABLES)
+        return [(file, "report") for file in files]
+    if name == "anomaly_files":
+        return [(file, "anomaly") for file in (*value["figures"], "auroc.json", "auroc.csv")]
+    if name == "completion_page":
+        pictures = value["names"][:_OVERVIEWS]
+        overviews = [(f"{picture}/overview.png", f"complete/{picture}") for picture in pictures]
+        return [(value["page"], "complete"), ("manifest.json", "complete"), *overviews]
+    if name == "model_card" and value["recorded"]:  # over those that went with the weights
+        return [(file, "posterior") for file in (CARD, README)]
+    return []
 
 
 def _metric_names(table: pd.DataFrame) -> dict[str, float]:

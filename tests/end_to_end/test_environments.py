@@ -284,7 +284,9 @@ class Environment:
         assert np.isfinite(step["train/loss"])
         cases = self.catalog.load("evaluation_manifest")
         self.cases = read_cases(cases["path"], cases["sha256"])
-        assert {case.bin for case in self.cases} == set(range(5))
+        # Drawings say nothing of single pixels: nothing is observed exactly.
+        paired = self.parameters["task"]["name"] == "edges"
+        assert {case.bin for case in self.cases} == ({0} if paired else set(range(5)))
         assert {case.image_id for case in self.cases} <= set(self.rows("test"))
 
     def array(self, name):

@@ -48,6 +48,18 @@ def test_base_is_accepted(base):
     check_parameters(base)
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"name": "super_resolution"},
+        {"name": "class_label", "options": {"classes": 10}},
+        {"name": "combination", "options": {"parts": {"outpainting": {}, "edges": {}}}},
+    ],
+)
+def test_tasks_that_the_images_are_made_for_are_accepted(base, task):
+    check_parameters({**base, "task": task})
+
+
 def test_test_environment_is_accepted():
     check_parameters(load("base/parameters/*.yml", "test/parameters.yml"))
 
@@ -66,6 +78,23 @@ def test_base_states_every_parameter_of_the_training_sections(base):
     assert set(base["training"]) == set(base["pretraining"]) == names
 
 
+def test_base_states_every_parameter_of_the_objective(base):
+    from dataclasses import asdict
+
+    from condvae.training import ObjectiveConfig
+
+    assert base["objective"] == asdict(ObjectiveConfig())
+
+
+def test_objective_that_fits_weights_and_task_is_accepted(base):
+    check_parameters({**base, "objective": {"name": "ipa_r"}})
+    weights = {**base["weights"], "vae": "random"}
+    check_parameters({**base, "objective": {"name": "joint"}, "weights": weights})
+    task = {"name": "class_label", "options": {"classes": 10}}
+    with pytest.raises(ConfigurationError, match=r"objective\.name = 'ipa_r' needs"):
+        check_parameters({**base, "objective": {"name": "ipa_r"}, "task": task})
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -80,6 +109,27 @@ def test_base_states_every_parameter_of_the_training_sections(base):
         ("model.initialisation", "copied", "model.initialisation = 'copied': expected one of"),
         ("masks.kinds.free", 1.0, "free"),
         ("task.name", "inpaint", "task.name = 'inpaint': expected one of inpainting"),
+        ("task.options", {"factor": 2}, "task.options = {'factor': 2}: task 'inpainting' has no"),
+        ("task", {"name": "class_label"}, "missing parameter task.options.classes"),
+        ("task", {"name": "colourisation"}, "'colourisation' needs images of 3 channels, found 1"),
+        (
+            "task",
+            {"name": "super_resolution", "options": {"factor": 3}},
+            "task.name = 'super_resolution': factor = 3: expected a divisor of the image side 16",
+        ),
+        (
+            "task",
+            {"name": "edges", "options": {"paired": True}},
+            "'edges' needs paired, and data.source = 'digits' has none; expected one of edges2shoes",
+        ),
+        (
+            "task",
+            {"name": "attributes", "options": {"count": 40}},
+            "'attributes' needs attributes, and data.source = 'digits' has none",
+        ),
+        ("model.first_groups", 0, "model.first_groups = 0: expected > 0"),
+        ("objective.name", "joint", "from random weights, but weights.vae = 'digits'"),
+        ("objective.trainable", "none", "objective.trainable = 'none': expected one of partial"),
         ("evaluation.quick.samplers", ["ipa", "priors"], "sampler = 'priors': expected one of"),
         ("evaluation.quick.samplers", ["ipa", "ipa"], "expected at least one, all different"),
         ("evaluation.quick.samplers", [], "expected at least one, all different"),
@@ -104,6 +154,8 @@ def test_base_states_every_parameter_of_the_training_sections(base):
         ("score.size", "half", "score.size = 'half': expected one of quick, full"),
         ("evaluation.quick.completions", 1, "evaluation.quick.completions = 1: diversity needs"),
         ("sampling.temperature", -0.1, "sampling.temperature = -0.1: expected >= 0"),
+        ("sampling.guidance", -0.1, "sampling.guidance = -0.1: expected >= 0"),
+        ("anomaly.draws", 0, "anomaly.draws = 0: expected > 0"),
         ("data.source", "npy", "data.source = 'npy'"),
         ("device", "cuda:99", "device = 'cuda:99'"),
         ("device", "gpu", "device = 'gpu': expected auto, cpu, cuda or cuda:N"),
@@ -113,6 +165,8 @@ def test_base_states_every_parameter_of_the_training_sections(base):
         ("recipe", "publish", "recipe = 'publish': expected one of tuned, published"),
         ("recipe", 3, "recipe = 3: expected text"),
         ("model.bits", 7, "model.bits = 7: expected one of 5, 8"),
+        ("model.flows", "1:cubic", "model.flows = '1:cubic': '1:cubic' is not one of the expected"),
+        ("model.flow_layers", -1, "model.flow_layers = -1: expected >= 0"),
         ("weights.allow_unpinned", "yes", "weights.allow_unpinned = 'yes': expected bool"),
         ("verify.images", 1, "verify.images = 1: a standard error needs at least 2"),
         ("seed", -1, "seed = -1: expected >= 0"),

@@ -49,6 +49,10 @@ def test_tuned_is_what_the_files_say():
     assert apply_recipe(configured, {}, ROOT) == configured
 
 
+def test_reverse_objective_begins_with_a_copied_encoder():
+    assert published({"objective": {"name": "ipa_r"}})["model"]["initialisation"] == "copy"
+
+
 def test_unknown_recipe_is_refused():
     parameters = {**make_loader()["parameters"], "recipe": "publish"}
     with pytest.raises(

@@ -202,6 +202,29 @@ def test_residual_heads_are_kept_and_not_mixed_with_absolute_ones(conditional, m
     assert read_card(result["folder"])["heads"] == "residual"
 
 
+def test_flows_are_part_of_what_a_run_is(conditional, monkeypatch):
+    plain = conditional()
+    card = read_card(plain["folder"])
+    # The identity of runs without flows is the one from before there were any.
+    assert not {"flows", "flow_layers"} & card["weights_source"].keys()
+    other, weights = conditional.run_folder(plain), conditional.weights(plain)
+    flows = {**MODEL, "flows": "4:affine 1:affine"}
+    with pytest.raises(ConfigurationError, match=r"it has no flows, and model\.flows asks"):
+        conditional(model=flows, load=plain["folder"])
+    with pytest.raises(ConfigurationError, match="that run has flows 'unknown', this one '1:aff"):
+        conditional(model=flows, steps=6, resume=str(other))
+    # A trained Gaussian is a start: its flows begin as the identity.
+    begun, result = first_weights(monkeypatch, conditional, model=flows, load_part=plain["folder"])
+    assert all(torch.equal(begun[name], value) for name, value in weights.items())
+    card = read_card(result["folder"])
+    assert (card["flows"], card["flow_layers"]) == ("1:affine,4:affine", 2)
+    assert card["weights_source"]["flows"] == "1:affine,4:affine"
+    trained = conditional.weights(result)
+    new = {name for name in trained if name.startswith("flows.")}
+    assert new == trained.keys() - weights.keys()
+    assert any(not torch.equal(trained[name], begun[name]) for name in new)
+
+
 def test_weights_that_may_have_seen_test_images_are_warned_of(conditional, caplog):
     first = conditional()
     conditional.store = {**conditional.store, "fingerprint": "f" * 64}

@@ -49,11 +49,16 @@ def render_page(manifest: Mapping[str, Any], folder: Path) -> str:
         pictures=pictures,
         rejected=manifest["rejected"],
         warned=sum(bool(picture["warnings"]) for picture in pictures),
-        stamp=None if settings["temperature"] == 1.0 else manifest["sampled_from"],
+        stamp=manifest["sampled_from"] if _is_changed(settings) else None,
         command=manifest.get("command", ""),
         replay=manifest.get("replay"),
         facts=_list_facts(manifest),
     )
+
+
+def _is_changed(settings: Mapping[str, Any]) -> bool:
+    """Whether the completions are no samples of the posterior; old manifests know no guidance."""
+    return bool(settings["temperature"] != 1.0 or settings.get("guidance", 1.0) != 1.0)
 
 
 def _list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -68,6 +73,7 @@ def _list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("completions per picture", str(settings["n"])),
         ("seed", str(settings["seed"])),
         ("temperature", f"{settings['temperature']:g}"),
+        ("guidance", f"{settings.get('guidance', 1.0):g}"),
         ("sampled from", manifest["sampled_from"]),
         ("mask files", polarity[settings["polarity"]]),
         (

@@ -17,16 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae import evaluation as ev
-from condvae.configuration import ConfigurationError
+from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import PreparedImages, open_images
+from condvae.evaluation.grouping import POOLED, group_cases
 from condvae.files import fingerprint
-from condvae.images import to_nchw
+from condvae.guidance import guide_posterior
+from condvae.images import DataContract, to_nchw
 from condvae.metrics.cases import EvaluationCase, read_cases
 from condvae.metrics.feature_network import load_feature_network
 from condvae.model_folder import load_posterior
+from condvae.tasks import Task, describe_task
+from condvae.tasks.masks import OBSERVED_BINS
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
-from pipelines.parameters import EvaluationConfig, SamplingConfig
+from pipelines.parameters import EvaluationConfig, SamplingConfig, TaskConfig
 from pipelines.provenance import warn_of_seen_images
 
 __all__ = [
@@ -70,6 +74,7 @@ class Bench:
         labels: (N,) true classes, None where they are not known or the network tells none apart.
         extractors: Give features, distances and classes.
         calibrator: Ranks truths among completions.
+        task: What the cases are completed for.
         settings: Level and seed.
         identity: Hash of all of these.
         facts: ``seed, manifest, extractors`` for tables.
@@ -84,6 +89,7 @@ class Bench:
     labels: NDArray[np.int64] | None
     extractors: ev.Extractors
     calibrator: ev.Calibrator
+    task: Task
     settings: EvaluationConfig
     identity: str
     facts: dict[str, Any]
@@ -115,6 +121,7 @@ def open_bench(
     evaluation_manifest: dict[str, Any],
     feature_network: dict[str, Any],
     settings: EvaluationConfig,
+    task: dict[str, Any],
     folders: Mapping[str, str],
     device: str,
 ) -> Bench:
@@ -124,6 +131,7 @@ def open_bench(
         ConfigurationError: A case was made for another image set.
     """
     images = open_images(Path(image_store["folder"]))
+    made = read_config(TaskConfig, task, "task").make()
     cases = read_cases(evaluation_manifest["path"], evaluation_manifest["sha256"])
     rows = np.array([case.image_id for case in cases])
     for case in cases:
@@ -137,7 +145,15 @@ def open_bench(
     # At random: the first rows of a file may all be of one class.
     training = np.random.default_rng(settings.seed).permutation(images.indices("train"))
     most = ev.largest_bank(truths[0].numel())
-    bank = to_nchw(torch.from_numpy(images.pixels[np.sort(training[:most])]))
+    chosen = np.sort(training[:most])
+    bank = to_nchw(torch.from_numpy(images.pixels[chosen]))
+    signatures = None
+    if not made.uses_mask:
+        first, second = (
+            ev.list_signatures(made, images.pixels, part, images.side_information)
+            for part in (rows, chosen)
+        )
+        signatures = first, second
     resolved, folder = resolve_device(device), feature_network["folder"]
     extractors = ev.Extractors(
         network,
@@ -160,7 +176,8 @@ def open_bench(
         truths,
         images.labels[rows] if known and images.labels is not None else None,
         extractors,
-        ev.Calibrator(cases, truths, bank, network, settings.seed),
+        ev.Calibrator(cases, truths, bank, network, settings.seed, signatures),
+        made,
         settings,
         fingerprint(
             {
@@ -168,6 +185,8 @@ def open_bench(
                 "network": card.sha256,
                 "data": images.fingerprint,
                 "version": SCORING_VERSION,
+                # What inpainting was scored by before there were other tasks.
+                **({} if made.name == "inpainting" else describe_task(made)),
             }
         ),
         facts,
@@ -191,6 +210,7 @@ def judge_source(
         bench.labels,
         bench.extractors,
         calibrator=bench.calibrator,
+        task=bench.task,
         folder=folder,
         progress=bar.update,
     )
@@ -242,11 +262,15 @@ def tabulate_judgements(bench: Bench, judged: Mapping[str, Judgement]) -> Output
             for extractor in (bench.extractors.fidelity, bench.extractors.perceptual)
             if extractor.sha256
         },
+        "is_exact": bench.task.is_exact,
         "reference": reference,
         "ours": any(isinstance(j.source, ev.PosteriorSource) for j in judged.values()),
         "k": first.source.completions,
         # JSON has no nan.
         "temperature": first.temperature if math.isfinite(first.temperature) else None,
+        "guidance": first.source.posterior.card.get("guidance", 1.0)
+        if isinstance(first.source, ev.PosteriorSource)
+        else 1.0,
         "seconds": {name: judgement.seconds for name, judgement in judged.items()},
         "seconds_per_case": {
             name: judgement.seconds / judgement.cases
@@ -254,7 +278,7 @@ def tabulate_judgements(bench: Bench, judged: Mapping[str, Judgement]) -> Output
             if judgement.cases
         },
     }
-    examples = _draw_pictures(bench, judged, _first_of_each_bin(bench))
+    examples = _draw_pictures(bench, judged, _choose_examples(bench))
     extreme, crps = _extreme_cases(first)
     extremes = _draw_pictures(bench, {reference: first}, extreme) | {"scores": crps}
     return metrics, metrics, comparisons, table, examples, extremes, calibration, facts
@@ -283,10 +307,19 @@ def compare_runs(table: pd.DataFrame, path: str, level: float, seed: int) -> lis
     return rows
 
 
-def _first_of_each_bin(bench: Bench) -> list[int]:
+def _choose_examples(bench: Bench) -> list[int]:
+    """The first cases of each bin; of each class where the class is what is seen."""
+    most = EXAMPLES_PER_BIN * len(OBSERVED_BINS)
+    if "labels" in bench.task.needs and bench.images.labels is not None:
+        classes, first = np.unique(bench.images.labels[bench.rows], return_index=True)
+        return list(first[classes >= 0][:most].tolist())
     numbers: list[int] = []
-    for b in range(5):
-        numbers += [n for n, case in enumerate(bench.cases) if case.bin == b][:EXAMPLES_PER_BIN]
+    groups = group_cases(bench.cases)
+    everything = groups.pop(POOLED)
+    if not groups:
+        return list(everything[:most].tolist())
+    for group in groups.values():
+        numbers += group[:EXAMPLES_PER_BIN].tolist()
     return numbers
 
 
@@ -306,19 +339,37 @@ def _draw_pictures(
     """Arrays of chosen cases for the figures of the report."""
     shown = [bench.cases[i] for i in chosen]
     labels, names = bench.labels, bench.image_store["class_names"]
+    if "labels" in bench.task.needs and bench.images.labels is not None:
+        labels = bench.images.labels[bench.rows]
     arrays: dict[str, Any] = {
         "case_ids": np.array([case.case_id for case in shown]),
         "bins": np.array([case.bin for case in shown]),
-        "labels": np.array(["" if labels is None else names[labels[i]] for i in chosen]),
+        "labels": np.array(
+            ["" if labels is None or labels[i] < 0 else names[labels[i]] for i in chosen]
+        ),
         "masks": np.stack([case.mask for case in shown]),
         "truths": bench.images.pixels[bench.rows[chosen]],
     }
+    pictures = _picture_observations(bench, chosen)
+    if pictures is not None:
+        arrays["pictures"] = pictures
     for name, judgement in judged.items():
         drawn = ev.draw_examples(judgement.source, bench.cases, bench.truths, chosen)
         arrays[f"completions/{name}"] = drawn.completions
         arrays[f"mean/{name}"] = drawn.mean
         arrays[f"standard_deviation/{name}"] = drawn.standard_deviation
     return arrays
+
+
+def _picture_observations(bench: Bench, chosen: list[int]) -> NDArray[np.uint8] | None:
+    """Observations as images (M,H,W,C), where they are more than some of the truths' pixels."""
+    masks = torch.from_numpy(np.stack([bench.cases[i].mask for i in chosen])).unsqueeze(1)
+    truths, task = bench.truths[chosen], bench.task
+    known = bench.images.side_information
+    subject = known.subject(truths, masks, bench.rows[chosen], task.needs)
+    contract = DataContract(truths.shape[1], truths.shape[2], mean=127.5, std=127.5)
+    found = task.picture(subject, contract)
+    return None if found is None else np.moveaxis(found.numpy(), 1, -1)
 
 
 def judge_samplers(
@@ -344,13 +395,21 @@ def judge_samplers(
         device: Where to compute.
     """
     trained = load_posterior(posterior["folder"], resolve_device(device))
+    if describe_task(trained.task) != describe_task(bench.task):
+        raise ConfigurationError(
+            f"{posterior['folder']} is for {describe_task(trained.task)}: the parameters `task` say "
+            f"{describe_task(bench.task)}"
+        )
     warn_of_seen_images(f"posterior {posterior['folder']}", trained.card, bench.image_store)
+    # Samplers without the partial encoder take nothing but the VAE from it.
+    guided = guide_posterior(trained, how.guidance)
+    weights = posterior["sha256"] + ("" if guided is trained else f"/guidance {how.guidance!r}")
     judged = {}
     for number, name in enumerate(names):
         kind, temperature = ev.split_temperature(name, how.temperature)
         draws: tuple[int, ...] | None = bound_draws if number == 0 else ()
         source = ev.PosteriorSource(
-            ev.make_sampler(kind, trained, bench.settings.seed),
+            ev.make_sampler(kind, guided, bench.settings.seed),
             bench.cases,
             bench.truths,
             completions,
@@ -358,7 +417,8 @@ def judge_samplers(
             bench.settings.seed,
             how.batch_size,
             draws if name == kind else None,
-            f"{posterior['sha256']}/{kind}",
+            f"{weights}/{kind}",
+            bench.images.side_information,
         )
         judged[name] = judge_source(bench, name, source, temperature)
     return judged

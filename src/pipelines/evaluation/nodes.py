@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from condvae import evaluation as ev
-from condvae.configuration import read_config
+from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import open_images
 from condvae.files import fingerprint
 from condvae.images import to_nchw
@@ -44,6 +44,7 @@ from pipelines.parameters import (
     ManifestConfig,
     SamplingConfig,
     ScoreConfig,
+    TaskConfig,
     WeightsConfig,
 )
 
@@ -64,10 +65,10 @@ def find_posterior(
     )
     card = read_card(folder, "posterior")
     log.info("taking the posterior %s, sha256 %s", name, card["sha256"])
-    description = {
+    description: dict[str, Any] = {
         "folder": str(folder),
         "sha256": card["sha256"],
-        "task": card["task"],
+        **{key: card[key] for key in ("task", "task_options") if key in card},
         "vae": card.get("vae"),
     }
     run = (card.get("weights_source") or {}).get("run", "")
@@ -80,6 +81,7 @@ def build_manifest(
     image_store: dict[str, Any],
     evaluation: dict[str, Any],
     masks: dict[str, Any],
+    task: dict[str, Any],
     folders: dict[str, str],
     size: str,
 ) -> dict[str, Any]:
@@ -88,7 +90,8 @@ def build_manifest(
     config: ManifestConfig = getattr(settings, size)
     images = open_images(Path(image_store["folder"]))
     rows = images.indices("test")
-    masks_config = read_config(MaskConfig, masks, "masks")
+    made = read_config(TaskConfig, task, "task").make()
+    masks_config = made.choose_masks(read_config(MaskConfig, masks, "masks"))
     hashes = [images.records[row].sha256 for row in rows]
     where = (rows.tolist(), hashes, image_store["image_size"], masks_config)
     if config.masks_per_image is not None:
@@ -153,13 +156,16 @@ def evaluate_samplers(
     feature_network: dict[str, Any],
     sampling: dict[str, Any],
     evaluation: dict[str, Any],
+    task: dict[str, Any],
     folders: dict[str, str],
     device: str,
 ) -> Outputs:
     """Score every sampler on the manifest; return tables, example pictures, calibration and facts."""
     settings = read_config(EvaluationConfig, evaluation, "evaluation")
     config: ManifestConfig = getattr(settings, evaluation_manifest["size"])
-    bench = open_bench(image_store, evaluation_manifest, feature_network, settings, folders, device)
+    bench = open_bench(
+        image_store, evaluation_manifest, feature_network, settings, task, folders, device
+    )
     judged = judge_samplers(
         bench,
         config.samplers,
@@ -179,6 +185,7 @@ def score_samples(
     feature_network: dict[str, Any],
     sampling: dict[str, Any],
     evaluation: dict[str, Any],
+    task: dict[str, Any],
     score: dict[str, Any],
     folders: dict[str, str],
     device: str,
@@ -186,7 +193,9 @@ def score_samples(
     """Score completions of another system, and samplers of ours beside them where asked for."""
     settings = read_config(EvaluationConfig, evaluation, "evaluation")
     config = read_config(ScoreConfig, score, "score")
-    bench = open_bench(image_store, evaluation_manifest, feature_network, settings, folders, device)
+    bench = open_bench(
+        image_store, evaluation_manifest, feature_network, settings, task, folders, device
+    )
     size, channels = image_store["image_size"], image_store["channels"]
     source = ev.FileSource(
         config.samples or "",  # its presence is checked before the run
@@ -211,9 +220,18 @@ def score_samples(
 
 
 def write_exchange(
-    image_store: dict[str, Any], evaluation_manifest: dict[str, Any], folders: dict[str, str]
+    image_store: dict[str, Any],
+    evaluation_manifest: dict[str, Any],
+    task: dict[str, Any],
+    folders: dict[str, str],
 ) -> dict[str, Any]:
     """Write the cases of a manifest for another system to complete."""
+    made = read_config(TaskConfig, task, "task").make()
+    if not made.is_exact:
+        raise ConfigurationError(
+            f"task.name = {made.name!r}: cases are written as observed pixels and masks, which say "
+            "all there is to say in tasks such as 'inpainting' only"
+        )
     images = open_images(Path(image_store["folder"]))
     cases = read_cases(evaluation_manifest["path"], evaluation_manifest["sha256"])
     # A folder for each manifest: cases of an earlier one would stay beside the new ones.
@@ -233,12 +251,15 @@ def collect_facts(
 ) -> dict[str, Any]:
     """Gather what the report says about the run."""
     resolved = resolve_device(device)
+    guidance = evaluation_facts.get("guidance", 1.0)
     return {
-        "task": posterior["task"],
+        **{key: posterior[key] for key in ("task", "task_options") if key in posterior},
+        **{key: evaluation_facts[key] for key in ("is_exact",) if key in evaluation_facts},
         "command": tracking.command(),
         **tracking.git_state(),
         "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else "cpu",
         **{name: evaluation_facts[name] for name in ("seed", "temperature", "manifest")},
+        **({"guidance": guidance} if guidance != 1.0 else {}),
         "completions_per_case": evaluation_facts["k"],
         "classifier_accuracy": feature_network["accuracy"]
         if feature_network["task"] == "classifier"
@@ -277,4 +298,6 @@ def _describe_model(posterior: dict[str, Any]) -> dict[str, Any]:
         "frozen_vae": posterior["vae"],
         "frozen_vae_sha256": (card.get("weights_source") or {}).get("vae"),
     }
+    if card.get("vae_changed"):
+        model |= {"vae_changed": True, "vae_sha256": card["vae_sha256"]}
     return {"model": model}

@@ -24,6 +24,7 @@ _JUDGED_BY = [
     "feature_network",
     "params:sampling",
     "params:evaluation",
+    "params:task",
 ]
 _OUTPUTS = [
     "metrics",
@@ -80,7 +81,7 @@ def create_export_pipeline() -> Pipeline:
     """Cases of the manifest `score.size` as files for another system."""
     export = node(
         write_exchange,
-        ["image_store", "evaluation_manifest", "params:folders"],
+        ["image_store", "evaluation_manifest", "params:task", "params:folders"],
         "exchange",
         name="write_exchange_node",
     )
@@ -89,7 +90,9 @@ def create_export_pipeline() -> Pipeline:
 
 def create_manifest_pipeline(size: str | None) -> Pipeline:
     """The cases; `size` None takes the parameter `score.size`."""
-    inputs = ["image_store", "params:evaluation", "params:masks", "params:folders"]
+    inputs = [
+        *("image_store", "params:evaluation", "params:masks", "params:task", "params:folders")
+    ]
     name = "build_manifest_node"
     if size is not None:
         build = node(partial(build_manifest, size=size), inputs, "evaluation_manifest", name=name)

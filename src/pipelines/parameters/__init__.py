@@ -1,5 +1,6 @@
 """Every parameter of the project as frozen dataclasses, one per section."""
 
+from pipelines.parameters.anomaly import AnomalyConfig
 from pipelines.parameters.check import check_parameters
 from pipelines.parameters.completion import CompleteConfig
 from pipelines.parameters.evaluation import (
@@ -18,6 +19,7 @@ from pipelines.parameters.model import (
 )
 
 __all__ = [
+    "AnomalyConfig",
     "CompleteConfig",
     "EvaluationConfig",
     "ExtractorConfig",

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from condvae.configuration import ConfigurationError, check_choice, read_config
-from condvae.data.config import DataConfig
+from condvae.data.config import SIDE_INFORMATION_SOURCES, DataConfig
 from condvae.data.fetching import check_obtainable
+from condvae.images import DataContract
 from condvae.pretrained import find_model, read_cards, resolve_posterior
 from condvae.pretrained.hub_address import check_hub_address, is_hub_address
+from condvae.tasks import Colourisation
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.acceleration import resolve_device
-from condvae.training.config import TrainingConfig
+from condvae.training.conditioning import check_objective
+from condvae.training.config import ObjectiveConfig, TrainingConfig
 from condvae.training.start import StartConfig, was_started_from
 from condvae.vdvae.architectures import architecture_named
+from pipelines.parameters.anomaly import AnomalyConfig
 from pipelines.parameters.completion import CompleteConfig
 from pipelines.parameters.evaluation import EvaluationConfig, ScoreConfig
 from pipelines.parameters.model import (
@@ -27,6 +31,7 @@ from pipelines.parameters.model import (
     VerifyConfig,
     WeightsConfig,
 )
+from pipelines.parameters.overlay import TASK_PIPELINES, override_sections
 
 __all__ = ["check_parameters"]
 
@@ -41,10 +46,12 @@ _SECTIONS: dict[str, type] = {
     "masks": MaskConfig,
     "pretraining": TrainingConfig,
     "training": TrainingConfig,
+    "objective": ObjectiveConfig,
     "sampling": SamplingConfig,
     "evaluation": EvaluationConfig,
     "score": ScoreConfig,
     "complete": CompleteConfig,
+    "anomaly": AnomalyConfig,
     "start": StartConfig,
     "verify": VerifyConfig,
 }
@@ -54,12 +61,14 @@ _VALUES: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "recipe": str,
     "mlflow_run_id": (str, type(None)),
+    "tasks": dict,
 }
 _NAMES = {
     "device": "text",
     "seed": "an integer",
     "recipe": "text",
     "mlflow_run_id": "text or nothing",
+    "tasks": "parameters by pipeline",
 }
 
 
@@ -88,8 +97,56 @@ def check_parameters(parameters: Mapping[str, Any], project: Path | None = None)
         raise ConfigurationError(f"seed = {parameters['seed']!r}: expected >= 0")
     check_choice("recipe", parameters["recipe"], RECIPES)
     resolve_device(parameters["device"])
+    _check_overlays(parameters)
+    _check_task(parameters)
+    _check_objective(parameters)
     if project is not None:
         _check_sources(parameters, project)
+
+
+def _check_overlays(parameters: Mapping[str, Any]) -> None:
+    """Refuse wrong parameters of pipelines of tasks, also of those that are not run."""
+    for name, overlay in parameters.get("tasks", {}).items():
+        check_choice("tasks", name, TASK_PIPELINES)
+        if not isinstance(overlay, Mapping):
+            raise ConfigurationError(f"tasks.{name} = {overlay!r}: expected sections of parameters")
+        overlaid = override_sections(parameters, overlay)
+        for section in overlay:
+            if section not in _SECTIONS:
+                known = ", ".join(_SECTIONS)
+                raise ConfigurationError(
+                    f"unknown parameter tasks.{name}.{section} (known: {known})"
+                )
+            read_config(_SECTIONS[section], overlaid[section], f"tasks.{name}.{section}")
+
+
+def _check_task(parameters: Mapping[str, Any]) -> None:
+    """Refuse a task that the images are not made for."""
+    task = read_config(TaskConfig, parameters.get("task"), "task").make()
+    data = read_config(DataConfig, parameters["data"], "data")
+    try:
+        task.condition_channels(DataContract(data.channels, data.image_size, 127.5, 127.5))
+    except ConfigurationError as error:
+        hint = "; --env=photos has colour images" if task.name == Colourisation.name else ""
+        raise ConfigurationError(f"task.name = {task.name!r}: {error}{hint}") from None
+    for name, sources in SIDE_INFORMATION_SOURCES.items():
+        if name in task.needs and data.source not in sources:
+            raise ConfigurationError(
+                f"task.name = {task.name!r} needs {name}, and data.source = {data.source!r} has none; "
+                f"expected one of {', '.join(sources)}"
+            )
+
+
+def _check_objective(parameters: Mapping[str, Any]) -> None:
+    """Refuse an objective that the task or the weights do not allow."""
+    objective = read_config(ObjectiveConfig, parameters.get("objective"), "objective")
+    check_objective(objective, read_config(TaskConfig, parameters.get("task"), "task").make())
+    vae = read_config(WeightsConfig, parameters["weights"], "weights").vae
+    if objective.name == "joint" and vae != "random":
+        raise ConfigurationError(
+            f"objective.name = 'joint' trains a VAE from random weights, but weights.vae = {vae!r}: "
+            "expected weights.vae = random; to train a pretrained VAE on, objective.trainable = all"
+        )
 
 
 def _check_sources(parameters: Mapping[str, Any], project: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from condvae.conditional.heads import parse_flows
 from condvae.conditional.partial_encoder import INITIALISATIONS
 from condvae.configuration import ConfigurationError, check_choice, check_positive
 from condvae.distributions import LATENT_STDS
 from condvae.images import DataContract
-from condvae.tasks import TASKS
+from condvae.tasks import TASKS, Task, task_named
 from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.architectures import architecture_named
 from condvae.vdvae.presets import PRESETS, preset_named
@@ -33,6 +35,7 @@ class FoldersConfig:
     vae: str
     inpaint: str
     reporting: str
+    anomaly: str
     data_docs: str
 
 
@@ -92,6 +95,11 @@ class ModelConfig:
         std: What it divides by afterwards; None = theirs.
         latent_std: How a new VAE gives the standard deviations of latents; None = as registered for
             the architecture, see there.
+        flows: Latent groups of the partial encoder with a flow after their Gaussian, and its kind:
+            ``1:spline,4:affine`` = splines for groups of 1x1, affine couplings for those of 4x4.
+        flow_layers: Couplings per flow.
+        first_groups: Only so many latent groups, from the top, are conditioned; the others are drawn
+            from the prior. None = all.
     """
 
     architecture: str = "digits16"
@@ -100,8 +108,15 @@ class ModelConfig:
     mean: float | None = None
     std: float | None = None
     latent_std: str | None = None
+    flows: str = ""
+    flow_layers: int = 2
+    first_groups: int | None = None
 
     def __post_init__(self) -> None:
+        if self.first_groups is not None:
+            check_positive("first_groups", self.first_groups)
+        parse_flows(self.flows)
+        check_positive("flow_layers", self.flow_layers, zero=True)
         efficient = architecture_named(self.architecture).is_efficient
         check_choice("bits", self.bits, (5, 8))
         if efficient and self.bits != 8:
@@ -134,25 +149,45 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """Which conditional task."""
+    """Which conditional task.
+
+    Attributes:
+        name: Registered name.
+        options: Its parameters; those left out have their defaults.
+    """
 
     name: str = "inpainting"
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_choice("name", self.name, TASKS)
+        self.make()
+
+    def make(self) -> Task:
+        """The task itself."""
+        return task_named(self.name, self.options)
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How completions are drawn."""
+    """How completions are drawn.
+
+    Attributes:
+        temperature: Multiplies the standard deviation of every latent; the posterior is 1.
+        batch_size: Images decoded at a time.
+        paste_observed: Copy observed pixels exactly.
+        guidance: Weight of c(z | y) against the prior, see `condvae.guidance`; the posterior is 1.
+    """
 
     temperature: float = 1.0
     batch_size: int = 256
     paste_observed: bool = True
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         check_positive("temperature", self.temperature, zero=True)
         check_positive("batch_size", self.batch_size)
+        check_positive("guidance", self.guidance, zero=True)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ def read_examples(
         arrays: `case_ids` (N,) text, `bins` (N,) integers 0 to 4, `labels` (N,) text (`""` for
             none), `masks` (N,H,W) bool (true = observed), `truths` (N,H,W,C) uint8, and for every
             sampler s `completions/s` (K,N,H,W,C) uint8, `mean/s` and `standard_deviation/s`
-            (N,H,W,C) floats in grey levels.
+            (N,H,W,C) floats in grey levels; and `pictures` (N,H,W,C) uint8 where observations are
+            more than some pixels of the truth.
         per_bin: Most cases of a bin.
         order: Samplers that come first, in this order; others follow as they are stored.
 
@@ -35,6 +36,9 @@ def read_examples(
     """
     samplers = _check_arrays(arrays)
     bins = np.asarray(arrays["bins"])
+    if not np.any(arrays["masks"]):
+        # Without observed pixels there are no bins: as many cases as there are in five.
+        bins, per_bin = np.zeros_like(bins), 5 * per_bin
     chosen = [int(i) for b in np.unique(bins) for i in np.flatnonzero(bins == b)[:per_bin]]
     # The sort is stable: samplers that are not named keep their order, behind the others.
     places = {name: place for place, name in enumerate(order)}
@@ -87,12 +91,15 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], *further: str) -> list[str]:
 def _read_example(arrays: Mapping[str, np.ndarray], sampler: str, index: int) -> CompletionExample:
     mask = np.asarray(arrays["masks"][index], dtype=bool)
     truth = arrays["truths"][index]
+    shown, seen = np.where(mask[..., None], truth, 0).astype(np.uint8), mask
+    if "pictures" in arrays:
+        shown, seen = arrays["pictures"][index], np.ones_like(mask)
     return CompletionExample(
         case_id=str(arrays["case_ids"][index]),
         bin=int(arrays["bins"][index]),
         observed_share=float(mask.mean()),
-        observation=np.where(mask[..., None], truth, 0).astype(np.uint8),
-        mask=mask,
+        observation=shown,
+        mask=seen,
         completions=arrays[f"completions/{sampler}"][:, index],
         mean=arrays[f"mean/{sampler}"][index],
         standard_deviation=arrays[f"standard_deviation/{sampler}"][index],

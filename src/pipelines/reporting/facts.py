@@ -10,7 +10,7 @@ from condvae.configuration import ConfigurationError
 __all__ = ["check_facts", "list_facts"]
 
 # Shown in places of their own.
-_NOT_LISTED = ("command", "sampler_definitions")
+_NOT_LISTED = ("command", "sampler_definitions", "is_exact")
 # What these hold is keyed by names of samplers and extractors, which are written as they are.
 _BY_NAME = ("resizers", "extractor_hashes", "samplers", "seconds_per_case")
 
@@ -20,9 +20,9 @@ def check_facts(run_facts: Mapping[str, Any]) -> None:
 
     Args:
         run_facts: `task` and `command` (the command that makes these numbers again) are required.
-            Known besides: `data`, `classifier_accuracy`, `loss_unit`, `manifest`, `extractor`
-            (`name, sha256, resizer`) and `sampler_definitions` (name -> text). Everything else is
-            listed as it is; mappings become groups.
+            Known besides: `is_exact` (see `condvae.tasks.Task`), `data`, `classifier_accuracy`,
+            `loss_unit`, `manifest`, `extractor` (`name, sha256, resizer`) and `sampler_definitions`
+            (name -> text). Everything else is listed as it is; mappings become groups.
 
     Raises:
         ConfigurationError: A required fact is missing.

@@ -14,7 +14,12 @@ import pandas as pd
 from condvae.plots import bin_label, coverage_target, metric_label
 from pipelines.reporting.calibration_figures import RANKS
 from pipelines.reporting.facts import list_facts
-from pipelines.reporting.tables import GROUPS, describe_comparisons, tabulate_metrics
+from pipelines.reporting.tables import (
+    GROUPS,
+    MetricTable,
+    describe_comparisons,
+    tabulate_metrics,
+)
 from pipelines.reporting.trust import describe_trust, list_verdict_columns
 
 __all__ = ["render_page"]
@@ -70,6 +75,17 @@ _RANKS_CAPTION = (
     "should stay within the band. Other samplers stand in the table of verdicts only."
 )
 
+_EXACT = (
+    "What is observed are exactly known pixels, so all that they say about the others goes through "
+    "the latents, and freezing the VAE loses nothing (Harvey et al. 2022, theorem 2)."
+)
+_NOT_EXACT = (
+    "What is observed is something else than exactly known pixels. It may say more about the image "
+    "than the latents pass on, so that freezing the VAE may lose something: theorem 2 of Harvey et "
+    "al. (2022) does not hold exactly."
+)
+_RESIDUAL = " How far completions are from what was observed is measured by consistency_rmse."
+
 
 @dataclass(frozen=True)
 class _Figure:
@@ -109,11 +125,16 @@ def render_page(
     definitions = run_facts.get("sampler_definitions") or {}
     levels = _unique(f"{100 * level:.3g} %" for table in tables for level in table.card.level)
     return environment.get_template("report.html.jinja2").render(
-        task=run_facts["task"],
+        task=str(run_facts["task"]).replace("_", " "),
+        theory=_describe_theory(run_facts.get("is_exact"), tables),
+        consistency={
+            s: cell for t in tables if t.group == "observation" for s, cell in t.pooled.items()
+        },
         data=_name_of(run_facts.get("data")),
         command=run_facts["command"],
         figures=shown,
         groups=GROUPS,
+        binned=any(len(table.headings) > 1 for table in tables),
         tables=tables,
         samplers=_unique(sampler for table in tables for sampler in table.pooled),
         level=", ".join(levels),
@@ -124,6 +145,15 @@ def render_page(
         sampler_definitions=definitions,
         facts=list_facts(run_facts),
     )
+
+
+def _describe_theory(is_exact: bool | None, tables: Iterable[MetricTable]) -> str:
+    """Whether a frozen VAE can give the exact posterior of this task; empty where it is not known."""
+    if is_exact is None:
+        return ""
+    if is_exact:
+        return _EXACT
+    return _NOT_EXACT + (_RESIDUAL if any(t.group == "observation" for t in tables) else "")
 
 
 def _make_figure(name: str, content: bytes) -> _Figure:

@@ -35,6 +35,7 @@ __all__ = [
 
 GROUPS = {
     "calibration": "Calibration",
+    "observation": "Agreement with the observation",
     "proper": "Proper scores",
     "other": "Other metrics",
 }
@@ -129,7 +130,7 @@ def check_metrics(metrics: pd.DataFrame, run_facts: Mapping[str, Any]) -> None:
 
 
 def tabulate_metrics(metrics: pd.DataFrame, run_facts: Mapping[str, Any]) -> list[MetricTable]:
-    """Make one table per metric: coverage first, then proper scores, then all others.
+    """Make one table per metric, in the order of `GROUPS`.
 
     Args:
         metrics: The tidy table, see `check_metrics`.
@@ -147,6 +148,8 @@ def tabulate_metrics(metrics: pd.DataFrame, run_facts: Mapping[str, Any]) -> lis
 def _group(metric: str) -> str:
     if coverage_target(metric) is not None:
         return "calibration"
+    if metric == "consistency_rmse":
+        return "observation"
     return "proper" if metric_label(metric).proper else "other"
 
 
