@@ -159,8 +159,11 @@ def _draw_row(
 def _note(cases: Sequence[CompletionExample], shown: int) -> str:
     """Say what the marks of a figure mean."""
     over = " (root mean square over the colours)" if cases[0].truth.shape[2] == 3 else ""
+    stripes = "Teal stripes: pixels the sampler does not see."
+    # A picture of y stands in the place of pixels where none is observed as such.
+    whole = "Observation: what the sampler is given, as a picture. All pixels are drawn."
     return (
-        "Teal stripes: pixels the sampler does not see.\n"
+        f"{whole if all(case.mask.all() for case in cases) else stripes}\n"
         f"Completions: the first {shown}; mean and standard deviation: all that were drawn.\n"
         f"Standard deviation per pixel{over}: black where all agree."
     )

@@ -103,6 +103,14 @@ def test_rows_and_columns_are_named(make_case):
     assert "Completion 9" not in found
 
 
+def test_stripes_are_explained_where_there_are_any(make_case):
+    hidden = make_case(mask=np.eye(16, dtype=bool))
+    whole = make_case(mask=np.ones((16, 16), dtype=bool))
+    for cases, striped in (([hidden, whole], True), ([whole], False)):
+        (note,) = [text for text in texts(plot_completions(cases)) if "per pixel" in text]
+        assert ("Teal stripes" in note) is striped
+
+
 def test_long_names_of_cases_are_cut_in_the_middle(make_case):
     found = texts(plot_completions([make_case(case_id="0123456789abcdefghijklmnop")]))
     assert "012345678…ijklmnop" in found
