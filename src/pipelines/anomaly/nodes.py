@@ -10,20 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError, read_config
+from condvae.configuration import read_config
 from condvae.data.foreign import make_foreign, name_of_foreign, open_foreign
 from condvae.data.store import PreparedImages, open_images
 from condvae.evaluation.foreign import ANOMALY_SCORES, NORMAL, fit_scorer, tabulate_auroc
 from condvae.files import open_atomic
 from condvae.metrics.cases import build_cases
-from condvae.model_folder import load_posterior
 from condvae.plots import plot_auroc, plot_score_histograms, png_bytes
-from condvae.tasks import describe_task
 from condvae.tasks.mask_sampling import MaskConfig
-from condvae.training.acceleration import resolve_device
 from pipelines import tracking
 from pipelines.parameters import AnomalyConfig, SamplingConfig, TaskConfig
-from pipelines.provenance import warn_of_seen_images
+from pipelines.posteriors import open_posterior
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +40,7 @@ def score_foreign_images(
     made = read_config(TaskConfig, task, "task").make()
     mask_config = made.choose_masks(read_config(MaskConfig, masks, "masks"))
     images = open_images(Path(image_store["folder"]))
-    trained = load_posterior(posterior["folder"], resolve_device(device))
-    if describe_task(trained.task) != describe_task(made):
-        raise ConfigurationError(
-            f"{posterior['folder']} is for {describe_task(trained.task)}: the parameters `task` say "
-            f"{describe_task(made)}"
-        )
-    warn_of_seen_images(f"posterior {posterior['folder']}", trained.card, image_store)
+    trained = open_posterior(posterior, made, image_store, device)
     with tracking.progress_bar("training images", config.reference_pairs, unit="img") as bar:
         scorer = fit_scorer(
             trained,

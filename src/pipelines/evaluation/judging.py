@@ -25,13 +25,12 @@ from condvae.guidance import guide_posterior
 from condvae.images import DataContract, to_nchw
 from condvae.metrics.cases import EvaluationCase, read_cases
 from condvae.metrics.feature_network import load_feature_network
-from condvae.model_folder import load_posterior
 from condvae.tasks import Task, describe_task
 from condvae.tasks.masks import OBSERVED_BINS
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
 from pipelines.parameters import EvaluationConfig, SamplingConfig, TaskConfig
-from pipelines.provenance import warn_of_seen_images
+from pipelines.posteriors import open_posterior
 
 __all__ = [
     "Bench",
@@ -394,13 +393,7 @@ def judge_samplers(
         bound_draws: Of the importance-weighted bound of the first sampler.
         device: Where to compute.
     """
-    trained = load_posterior(posterior["folder"], resolve_device(device))
-    if describe_task(trained.task) != describe_task(bench.task):
-        raise ConfigurationError(
-            f"{posterior['folder']} is for {describe_task(trained.task)}: the parameters `task` say "
-            f"{describe_task(bench.task)}"
-        )
-    warn_of_seen_images(f"posterior {posterior['folder']}", trained.card, bench.image_store)
+    trained = open_posterior(posterior, bench.task, bench.image_store, device)
     # Samplers without the partial encoder take nothing but the VAE from it.
     guided = guide_posterior(trained, how.guidance)
     weights = posterior["sha256"] + ("" if guided is trained else f"/guidance {how.guidance!r}")

@@ -16,8 +16,7 @@ from pipelines.parameters import SamplingConfig
 def sources(make_posterior, monkeypatch, guidance):
     posterior = make_posterior()
     found = {}
-    monkeypatch.setattr(judging, "load_posterior", lambda *_: posterior)
-    monkeypatch.setattr(judging, "warn_of_seen_images", lambda *_: None)
+    monkeypatch.setattr(judging, "open_posterior", lambda *_: posterior)
     monkeypatch.setattr(
         judging, "judge_source", lambda bench, name, source, heat: found.update({name: source})
     )

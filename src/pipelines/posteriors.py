@@ -1,0 +1,40 @@
+"""Opening the posterior that a node is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from condvae.configuration import ConfigurationError
+from condvae.model_folder import load_posterior
+from condvae.posterior import ImagePosterior
+from condvae.tasks import Task, describe_task
+from condvae.training.acceleration import resolve_device
+from pipelines.provenance import warn_of_seen_images
+
+__all__ = ["open_posterior"]
+
+
+def open_posterior(
+    posterior: Mapping[str, Any], task: Task, image_store: Mapping[str, Any], device: str
+) -> ImagePosterior:
+    """Open a posterior for a task; warn where it may have seen the test images.
+
+    Args:
+        posterior: Description of the posterior.
+        task: By the parameters.
+        image_store: Description of the prepared images.
+        device: Where to compute.
+
+    Raises:
+        ConfigurationError: The posterior is for another task.
+    """
+    folder = posterior["folder"]
+    trained = load_posterior(folder, resolve_device(device))
+    if describe_task(trained.task) != describe_task(task):
+        raise ConfigurationError(
+            f"{folder} is for {describe_task(trained.task)}: the parameters `task` say "
+            f"{describe_task(task)}"
+        )
+    warn_of_seen_images(f"posterior {folder}", trained.card, image_store)
+    return trained
