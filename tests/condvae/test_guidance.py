@@ -1,4 +1,4 @@
-"""Guidance is a product of Gaussians, group by group; weights 1 and 0 are c(z | y) and the prior."""
+"""Guidance by both of its rules, group by group; weights 1 and 0 are c(z | y) and the prior."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from condvae.conditional import ConditionalModel, PartialEncoder, UnconditionalL
 from condvae.configuration import ConfigurationError
 from condvae.control import draw_latents
 from condvae.distributions import DiagonalGaussian
-from condvae.guidance import GuidedLatents, guide_gaussian, guide_posterior
+from condvae.guidance import (
+    GuidedLatents,
+    extrapolate_gaussian,
+    guide_gaussian,
+    guide_posterior,
+)
 from condvae.posterior import ImagePosterior
 
 
@@ -44,20 +49,45 @@ def test_guided_density_is_the_product_up_to_a_constant(weight):
     torch.testing.assert_close(constants[0], constants[2], rtol=0, atol=1e-10)
 
 
-def test_known_guided_law():
-    def law(mean, std):
-        return DiagonalGaussian(torch.tensor([[[[mean]]]]), torch.tensor([[[[std]]]]).log())
+def law(mean, std):
+    return DiagonalGaussian(torch.tensor([[[[mean]]]]), torch.tensor([[[[std]]]]).log())
 
+
+def test_known_guided_law():
     # Precisions 4 and 1, weight 2: precision 2 * 4 - 1 = 7, mean (2 * 4 * 1 - 1 * 0.5) / 7.
     guided = guide_gaussian(law(1.0, 0.5), law(0.5, 1.0), 2.0)
     assert guided.mean.item() == pytest.approx(7.5 / 7)
     assert torch.exp(-2 * guided.log_std).item() == pytest.approx(7.0)
 
 
-def test_weights_one_and_zero_are_the_branches_themselves():
+@pytest.mark.parametrize("rule", [guide_gaussian, extrapolate_gaussian])
+def test_weights_one_and_zero_are_the_branches_themselves(rule):
     c, p = gaussian(0, -0.5), gaussian(1, 0.2)
-    assert guide_gaussian(c, p, 1.0) is c
-    assert guide_gaussian(c, p, 0.0) is p
+    assert rule(c, p, 1.0) is c
+    assert rule(c, p, 0.0) is p
+
+
+@pytest.mark.parametrize(
+    ("std", "mean", "variance"),
+    [(0.5, 2.0, 0.25**3), (1.5, 2.0, 2.25**3)],
+    ids=["narrower", "wider"],
+)
+def test_known_extrapolated_law(std, mean, variance):
+    # Mean 0.5 + 3 * 0.5; variance 1 * (std² / 1)³. The product has no such law for the wider one.
+    found = extrapolate_gaussian(law(1.0, std), law(0.5, 1.0), 3.0)
+    assert found.mean.item() == pytest.approx(mean)
+    assert torch.exp(2 * found.log_std).item() == pytest.approx(variance)
+
+
+@pytest.mark.parametrize("weight", [0.3, 1.5, 40.0])
+def test_extrapolation_is_the_published_rule_with_both_weights_one_less(weight):
+    c, p = gaussian(0, 0.2), gaussian(1, -0.5)
+    of_c, of_p = (torch.exp(2 * one.log_std) for one in (c, p))
+    found = extrapolate_gaussian(c, p, weight)
+    mean = c.mean + (weight - 1) * (c.mean - p.mean)
+    variance = of_c * (of_c / of_p) ** (weight - 1)
+    torch.testing.assert_close(found.mean, mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.exp(2 * found.log_std), variance, rtol=1e-10, atol=0)
 
 
 def test_weight_without_a_law_is_refused_and_the_largest_is_named():
@@ -122,6 +152,26 @@ def test_card_says_so_and_loses_what_no_longer_holds(observed):
     guided = guide_posterior(dataclasses.replace(posterior, card=card), 0.5)
     assert guided.card == {"name": "x", "guidance": 0.5}
     assert next(guided.to("cpu").model.latents.parameters()).dtype == torch.float64
+    extrapolated = guide_posterior(posterior, 0.5, "extrapolation")
+    assert extrapolated.card == {"guidance": 0.5, "guidance_rule": "extrapolation"}
+
+
+def test_extrapolated_posterior_draws_where_the_product_is_refused(observed):
+    posterior, y = observed
+    with pytest.raises(ConfigurationError, match=r"guidance = 9.0: .* in latent group"):
+        guide_posterior(posterior, 9.0).sample(y, 1)
+    (found, *_) = draw_latents(guide_posterior(posterior, 9.0, "extrapolation"), y, temperature=0.0)
+    (mean, *_) = draw_latents(posterior, y, temperature=0.0)
+    (start, *_) = draw_latents(guide_posterior(posterior, 0.0), y, temperature=0.0)
+    # The first group's prior and c(z | y) do not depend on other draws.
+    torch.testing.assert_close(found, start + 9.0 * (mean - start), rtol=1e-10, atol=1e-10)
+
+
+def test_unknown_rule_is_refused(observed):
+    with pytest.raises(
+        ConfigurationError, match=r"guidance_rule = 'sum': expected one of product, "
+    ):
+        guide_posterior(observed[0], 0.5, "sum")
 
 
 def test_flows_are_refused_unless_their_weight_is_one(observed, make_vae):

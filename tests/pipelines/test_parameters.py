@@ -155,6 +155,11 @@ def test_objective_that_fits_weights_and_task_is_accepted(base):
         ("evaluation.quick.completions", 1, "evaluation.quick.completions = 1: diversity needs"),
         ("sampling.temperature", -0.1, "sampling.temperature = -0.1: expected >= 0"),
         ("sampling.guidance", -0.1, "sampling.guidance = -0.1: expected >= 0"),
+        (
+            "sampling.guidance_rule",
+            "sum",
+            "sampling.guidance_rule = 'sum': expected one of product",
+        ),
         ("anomaly.draws", 0, "anomaly.draws = 0: expected > 0"),
         ("data.source", "npy", "data.source = 'npy'"),
         ("device", "cuda:99", "device = 'cuda:99'"),

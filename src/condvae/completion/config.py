@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from condvae.configuration import ConfigurationError, check_choice, check_positive
+from condvae.guidance import GUIDANCE_RULES
 from condvae.tasks.mask_files import POLARITIES
 
 __all__ = ["CompletionSettings"]
@@ -25,6 +26,7 @@ class CompletionSettings:
         paste_observed: Copy observed pixels exactly; False shows the model's raw output.
         batch_size: Images decoded at a time.
         guidance: Weight of c(z | y) against the prior, see `condvae.guidance`; the posterior is 1.
+        guidance_rule: What the weight means, one of `condvae.guidance.GUIDANCE_RULES`.
     """
 
     n: int = 16
@@ -37,6 +39,7 @@ class CompletionSettings:
     paste_observed: bool = True
     batch_size: int = 256
     guidance: float = 1.0
+    guidance_rule: str = GUIDANCE_RULES[0]
 
     def __post_init__(self) -> None:
         if self.n < 2:
@@ -46,6 +49,7 @@ class CompletionSettings:
         check_positive("temperature", self.temperature, zero=True)
         check_positive("batch_size", self.batch_size)
         check_positive("guidance", self.guidance, zero=True)
+        check_choice("guidance_rule", self.guidance_rule, GUIDANCE_RULES)
         check_choice("polarity", self.polarity, POLARITIES)
         check_choice("small", self.small, ("refuse", "enlarge"))
         check_choice("unreadable", self.unreadable, ("stop", "skip"))
@@ -75,4 +79,6 @@ class CompletionSettings:
         """What every result says when it is no sample of the posterior."""
         settings = {"temperature": self.temperature, "guidance": self.guidance}
         changed = [f"{name} {value:g}" for name, value in settings.items() if value != 1.0]
+        if self.guidance != 1.0 and self.guidance_rule != GUIDANCE_RULES[0]:
+            changed[-1] += f" by {self.guidance_rule}"
         return f"{', '.join(changed)}: not the posterior" if changed else None

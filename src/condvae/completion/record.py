@@ -21,6 +21,7 @@ from condvae.completion.inputs import CanvasPicture, PictureFiles
 from condvae.completion.modes import Mode
 from condvae.configuration import ConfigurationError
 from condvae.files import fingerprint, open_atomic, sha256_of_file, write_json
+from condvae.guidance import describe_guidance
 from condvae.plots.image_grid import deviation_ceiling
 from condvae.plots.overview import hatch_unobserved, plot_deviation, plot_overview
 from condvae.plots.style import png_bytes
@@ -95,7 +96,7 @@ def result_fingerprint(
             "polarity": settings.polarity,
             "paste_observed": settings.paste_observed,
             # Results from before there was guidance stay valid.
-            **({} if settings.guidance == 1.0 else {"guidance": settings.guidance}),
+            **describe_guidance(settings.guidance, settings.guidance_rule),
         }
     )
 
@@ -182,6 +183,7 @@ def write_result(folder: Path, result: CompletedPicture) -> dict[str, Any]:
         "seed": settings.seed,
         "temperature": settings.temperature,
         "guidance": settings.guidance,
+        "guidance_rule": settings.guidance_rule,
         "quantiles": list(settings.quantiles),
         "paste_observed": settings.paste_observed,
         "observed_pixels": settings.observed_pixels,

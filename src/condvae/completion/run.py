@@ -196,7 +196,8 @@ def _complete(
     observation = posterior.observe(pixels, mask, (files.case_id,))
     completions = np.empty((settings.n, *canvas.pixels.shape), dtype=np.uint8)
     # The check below is of y and not of the sampling: its reference belongs to guidance 1.
-    for _, numbers, drawn in guide_posterior(posterior, settings.guidance).stream(
+    guided = guide_posterior(posterior, settings.guidance, settings.guidance_rule)
+    for _, numbers, drawn in guided.stream(
         observation,
         settings.n,
         temperature=settings.temperature,

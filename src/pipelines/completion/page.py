@@ -61,6 +61,12 @@ def _is_changed(settings: Mapping[str, Any]) -> bool:
     return bool(settings["temperature"] != 1.0 or settings.get("guidance", 1.0) != 1.0)
 
 
+def _describe_guidance(settings: Mapping[str, Any]) -> str:
+    """The weight, and the rule where it matters."""
+    weight = f"{settings.get('guidance', 1.0):g}"
+    return weight if weight == "1" else f"{weight} by {settings.get('guidance_rule', 'product')}"
+
+
 def _list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Settings and provenance in words."""
     settings = manifest["settings"]
@@ -73,7 +79,7 @@ def _list_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("completions per picture", str(settings["n"])),
         ("seed", str(settings["seed"])),
         ("temperature", f"{settings['temperature']:g}"),
-        ("guidance", f"{settings.get('guidance', 1.0):g}"),
+        ("guidance", _describe_guidance(settings)),
         ("sampled from", manifest["sampled_from"]),
         ("mask files", polarity[settings["polarity"]]),
         (

@@ -9,6 +9,7 @@ from condvae.conditional.heads import parse_flows
 from condvae.conditional.partial_encoder import INITIALISATIONS
 from condvae.configuration import ConfigurationError, check_choice, check_positive
 from condvae.distributions import LATENT_STDS
+from condvae.guidance import GUIDANCE_RULES
 from condvae.images import DataContract
 from condvae.tasks import TASKS, Task, task_named
 from condvae.vdvae.architecture import Architecture
@@ -177,17 +178,20 @@ class SamplingConfig:
         batch_size: Images decoded at a time.
         paste_observed: Copy observed pixels exactly.
         guidance: Weight of c(z | y) against the prior, see `condvae.guidance`; the posterior is 1.
+        guidance_rule: What the weight means, one of `condvae.guidance.GUIDANCE_RULES`.
     """
 
     temperature: float = 1.0
     batch_size: int = 256
     paste_observed: bool = True
     guidance: float = 1.0
+    guidance_rule: str = GUIDANCE_RULES[0]
 
     def __post_init__(self) -> None:
         check_positive("temperature", self.temperature, zero=True)
         check_positive("batch_size", self.batch_size)
         check_positive("guidance", self.guidance, zero=True)
+        check_choice("guidance_rule", self.guidance_rule, GUIDANCE_RULES)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from condvae.configuration import ConfigurationError
         ({"n": 1}, "n = 1: a standard deviation needs at least 2 completions"),
         ({"temperature": -0.5}, "temperature = -0.5: expected >= 0"),
         ({"guidance": -0.5}, "guidance = -0.5: expected >= 0"),
+        ({"guidance_rule": "sum"}, "guidance_rule = 'sum': expected one of product, extrapolation"),
         ({"batch_size": 0}, "batch_size = 0: expected > 0"),
         ({"polarity": "white"}, "polarity = 'white': expected one of white_is_hole"),
         ({"small": "enlarged"}, "small = 'enlarged': expected one of refuse, enlarge"),
@@ -32,6 +33,9 @@ def test_only_temperature_one_is_the_posterior():
     assert CompletionSettings(temperature=1.1).stamp == "temperature 1.1: not the posterior"
     both = CompletionSettings(temperature=0.7, guidance=1.5)
     assert both.stamp == "temperature 0.7, guidance 1.5: not the posterior"
+    rule = CompletionSettings(guidance=1.5, guidance_rule="extrapolation")
+    assert rule.stamp == "guidance 1.5 by extrapolation: not the posterior"
+    assert CompletionSettings(guidance_rule="extrapolation").stamp is None
 
 
 def test_names_of_quantiles():

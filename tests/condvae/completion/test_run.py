@@ -141,6 +141,7 @@ def test_a_second_run_does_nothing(two, complete, posterior, tmp_path, monkeypat
         {"seed": 1},
         {"temperature": 0.5},
         {"guidance": 0.5},
+        {"guidance": 0.5, "guidance_rule": "extrapolation"},
         {"quantiles": (0.5,)},
         {"paste_observed": False},
     ],
