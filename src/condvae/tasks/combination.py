@@ -22,9 +22,11 @@ __all__ = ["Combination"]
 
 @dataclass(frozen=True)
 class Combination(Task):
-    """y = the y of several tasks, their channels one after another in the order of the tasks' names.
+    """y = the y of several tasks, their channels one after another.
 
-    The order given means nothing, so that equal parameters are equal models.
+    Tasks that look at the image come first, since a copied start reads an image in the first channels;
+    otherwise in the order of their names. The order given means nothing, so that equal parameters are
+    equal models.
 
     Attributes:
         parts: Name of each task -> its options, such as
@@ -42,11 +44,12 @@ class Combination(Task):
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
-        """The tasks, by name."""
-        return tuple(
+        """The tasks, in the order of their channels."""
+        tasks = [
             task_named(name, options, f"parts.{name}")
             for name, options in sorted(self.parts.items())
-        )
+        ]
+        return tuple(sorted(tasks, key=lambda task: "pixels" not in task.needs))
 
     @property
     def needs(self) -> tuple[str, ...]:

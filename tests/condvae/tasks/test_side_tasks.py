@@ -231,16 +231,17 @@ def test_combination_puts_channels_and_measurements_one_after_another():
     both, x = Combination(parts), torch.from_numpy(colours())
     labels = torch.tensor([1, 0])
     y = both.observe(Subject(x, labels=labels), COLOUR)
+    # Tasks that look at the image first, then by name.
     expected = [
-        ClassLabel(2).observe(Subject(labels=labels), COLOUR).condition,
         Edges().observe(Subject(x), COLOUR).condition,
         SuperResolution(2).observe(Subject(x), COLOUR).condition,
+        ClassLabel(2).observe(Subject(labels=labels), COLOUR).condition,
     ]
     assert torch.equal(y.condition, torch.cat(expected, dim=1))
     # Identities of runs do not know the order of options, so it must not mean anything.
     turned = Combination(dict(reversed(parts.items())))
     assert torch.equal(turned.observe(Subject(x, labels=labels), COLOUR).condition, y.condition)
-    assert set(both.needs) == {"pixels", "labels"}
+    assert both.needs == ("pixels", "labels")
     measured = both.measure(x, no_mask(x))
     assert measured.shape == (2, 3 * 16 + 64)
     seen = Combination({"inpainting": {}, "class_label": {"classes": 2}})
