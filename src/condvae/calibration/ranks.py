@@ -28,6 +28,7 @@ __all__ = [
     "case_uniforms",
     "check_ranks",
     "choose_bins",
+    "choose_marked",
     "one_case_per_image",
     "rank_truths",
 ]
@@ -75,6 +76,21 @@ def case_uniforms(name: str, seed: int, first: int, n: int) -> NDArray[np.float6
     bits = np.random.PCG64([seed, zlib.crc32(name.encode())])
     bits.advance(first)
     return np.random.Generator(bits).random(n)
+
+
+def choose_marked(marked: ArrayLike, uniforms: ArrayLike) -> NDArray[np.intp]:
+    """Choose one of the marked places of each row, all equally likely.
+
+    Args:
+        marked: bool (N,D), at least one place in each row.
+        uniforms: (N,) in [0, 1), they decide; see `case_uniforms`.
+
+    Returns:
+        (N,) places, 0 to D - 1.
+    """
+    places = np.asarray(marked, np.bool_)
+    wanted = np.floor(np.asarray(uniforms) * places.sum(axis=1)) + 1
+    return np.asarray((places.cumsum(axis=1) >= wanted[:, None]).argmax(axis=1))
 
 
 def rank_truths(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
-from condvae.calibration.ranks import case_uniforms, rank_truths
+from condvae.calibration.ranks import case_uniforms, choose_marked, rank_truths
 from condvae.calibration.tarp import TARP_OTHER, TARP_Y, squared_distances
 from condvae.configuration import ConfigurationError, check_positive
 
@@ -80,7 +80,10 @@ def rank_pixels(
     n, d = view.truths.shape
     unobserved = np.ones((n, d), bool) if view.unobserved is None else view.unobserved
     names = [f"pixel_{k}" for k in range(1, pixels + 1)]
-    chosen = [_choose_values(unobserved, f"choice of {name}", seed, first) for name in names]
+    chosen = [
+        choose_marked(unobserved, case_uniforms(f"choice of {name}", seed, first, n))
+        for name in names
+    ]
     columns = np.stack(chosen) if chosen else np.empty((0, n), np.intp)
     measure, others = _measure_vectors(view, unobserved, "projection", projections, seed, "pixels")
     rows, sizes, ones = np.arange(n), unobserved.sum(axis=1), np.ones(d)
@@ -177,15 +180,6 @@ def class_log_odds(
     np.put_along_axis(rest, chosen, -np.inf, axis=2)
     odds = own[..., 0] - logsumexp(rest, axis=2)
     return odds[:-1], odds[-1]
-
-
-def _choose_values(
-    unobserved: NDArray[np.bool_], name: str, seed: int, first: int
-) -> NDArray[np.intp]:
-    """Index (n,) of a random unobserved value of each case."""
-    uniforms = case_uniforms(name, seed, first, len(unobserved))
-    wanted = np.floor(uniforms * unobserved.sum(axis=1)) + 1
-    return np.asarray((unobserved.cumsum(axis=1) >= wanted[:, None]).argmax(axis=1))
 
 
 def _measure_vectors(

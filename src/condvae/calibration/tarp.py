@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from condvae.calibration.ranks import choose_marked
 from condvae.configuration import ConfigurationError
 
 __all__ = [
@@ -43,10 +44,14 @@ def nearest_references(
     unobserved: ArrayLike,
     bank: ArrayLike,
     squares: NDArray[np.float64] | None = None,
+    *,
+    uniforms: ArrayLike,
 ) -> NDArray[np.intp]:
     """Find the image of a bank that is nearest to each case in its observed values.
 
-    It predicts the truth better than an average colour does, so the test sees more.
+    It predicts the truth better than an average colour does, so the test sees more. Where y says
+    little, as a class does, many images are equally near: one of them is taken at random, not the same
+    one for all cases of the class.
 
     Args:
         images: (N,D); values at unobserved places are not looked at.
@@ -54,6 +59,8 @@ def nearest_references(
         bank: (M,D), images such as those of the training set. None of the judged images may be
             among them: the reference would be the truth itself.
         squares: (M,D) squares of `bank`, which are computed where not given.
+        uniforms: (N,) in [0, 1), they decide between equally near images; see
+            `condvae.calibration.ranks.case_uniforms`.
 
     Returns:
         (N,) rows of the bank.
@@ -64,11 +71,14 @@ def nearest_references(
         raise ConfigurationError(
             f"bank of shape {stored.shape}: expected (M, {values.shape[1]}) with M >= 1"
         )
+    places = np.asarray(uniforms)
+    if places.shape != (len(values),):
+        raise ConfigurationError(f"uniforms of shape {places.shape}: expected ({len(values)},)")
     squared = np.square(stored) if squares is None else squares
     seen = (~hidden).astype(np.float64)
     # |x - b|² over seen values, less |x|², which is the same for all of the bank.
     distances = seen @ squared.T - 2 * (seen * values) @ stored.T
-    return np.asarray(distances.argmin(axis=1))
+    return choose_marked(distances == distances.min(axis=1, keepdims=True), places)
 
 
 def other_references(references: ArrayLike, images: ArrayLike, seed: int) -> NDArray[np.generic]:

@@ -20,7 +20,7 @@ from condvae.calibration import (
     reference_gaps,
     share_covered,
 )
-from condvae.calibration.ranks import MOST_BINS
+from condvae.calibration.ranks import MOST_BINS, case_uniforms
 from condvae.images import DataContract
 from condvae.metrics.cases import EvaluationCase
 from condvae.metrics.extraction import extract_features
@@ -95,7 +95,8 @@ class Calibrator:
     """Ranks the truths of N cases among their completions, a few cases at a time.
 
     The reference of a case is the training image nearest to it in what is observed: a function of y
-    alone. It is looked for in a bank of at most `largest_bank` images. What is observed are pixels,
+    alone, and of chance where several are equally near. It is looked for in a bank of at most
+    `largest_bank` images. What is observed are pixels,
     or for tasks without masks the vectors of `condvae.tasks.Task.signature`.
 
     Args:
@@ -199,6 +200,10 @@ class Calibrator:
 
         step = max(1, VALUES_AT_ONCE // max(bank.shape))
         blocks = np.split(np.arange(len(self._cases)), range(step, len(self._cases), step))
+        ties = case_uniforms("ties of references", self._seed, 0, len(self._cases))
         return np.concatenate(
-            [nearest_references(*observed(block), bank, squares) for block in blocks]
+            [
+                nearest_references(*observed(block), bank, squares, uniforms=ties[block])
+                for block in blocks
+            ]
         )

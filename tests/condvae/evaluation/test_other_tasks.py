@@ -127,6 +127,33 @@ def test_signatures_are_taken_by_row(make_pixels):
     assert list_signatures(both, images, rows, KNOWN).shape == (3, 4 + 6)
 
 
+def test_references_of_a_class_are_several_images_of_it(
+    make_case, make_pixels, network, monkeypatch
+):
+    n, m = 30, 24
+    cases = [make_case(i, 20 + i, 0) for i in range(n)]
+    truths, bank = make_pixels(n, 1, 10, seed=1), make_pixels(m, 1, 10, seed=2)
+    of_cases, of_bank = (np.eye(2, dtype=np.float32)[np.arange(k) % 2] for k in (n, m))
+    found = []
+    original = calibrating.nearest_references
+
+    def remember(*observed, **settings):
+        found.append(original(*observed, **settings))
+        return found[-1]
+
+    monkeypatch.setattr(calibrating, "nearest_references", remember)
+    for seed, values in ((5, 2**22), (5, 2 * m), (6, 2**22)):
+        monkeypatch.setattr(calibrating, "VALUES_AT_ONCE", values)
+        Calibrator(cases, truths, bank, network, seed, (of_cases, of_bank))
+    whole, *blocks, other = found
+    assert len(blocks) == n // 2
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+    np.testing.assert_array_equal(whole % 2, np.arange(n) % 2)
+    # 15 choices among 12 images of a class, that of a case always the same for a seed.
+    assert all(len(set(whole[k::2])) > 5 for k in (0, 1))
+    assert (whole != other).any()
+
+
 def test_references_are_nearest_in_what_y_says(make_case, make_pixels, network, monkeypatch):
     cases = [make_case(i, 20 + i, 0) for i in range(4)]
     truths, bank = make_pixels(4, 1, 10, seed=1), make_pixels(6, 1, 10, seed=2)
