@@ -212,7 +212,7 @@ def test_cifar10_has_the_published_normalisation_from_vae_to_posterior(cifar10):
 )
 def test_cifar10_is_judged_on_its_test_pictures(cifar10, pipeline, size, cases, samplers):
     after = cifar10.folder / f"after_{pipeline}"
-    path = cifar10.folder / f"data/05_model_input/cases_{size}.jsonl"
+    path = cifar10.folder / f"data/05_model_input/inpaint/cases_{size}.jsonl"
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     listed = read_cases(path, sha256)
     assert len(listed) == cases
@@ -249,7 +249,7 @@ def test_cifar10_report_says_what_was_used(cifar10, pipeline, size):
     assert facts["extractor"]["extractor"] == "cifar10_classifier_f2"
     assert f"kedro run --env=cifar10 --pipeline={pipeline}" in facts["command"]
     page = (report / "report.html").read_text()
-    cases = (cifar10.folder / f"data/05_model_input/cases_{size}.jsonl").read_bytes()
+    cases = (cifar10.folder / f"data/05_model_input/inpaint/cases_{size}.jsonl").read_bytes()
     for shown in ("cifar10", f"--pipeline={pipeline}", hashlib.sha256(cases).hexdigest()[:12]):
         assert shown in page
 

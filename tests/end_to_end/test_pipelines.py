@@ -52,7 +52,7 @@ def test_inpaint_writes_what_the_design_says(inpainted):
     table = pd.read_csv(report / "metrics.csv").fillna({"settings": ""})
     pd.testing.assert_frame_equal(table, metrics, check_dtype=False, rtol=1e-12)
     manifest = json.loads(
-        (project.folder / "data/test/05_model_input/evaluation_manifest.json").read_text()
+        (project.folder / "data/test/05_model_input/inpaint/evaluation_manifest.json").read_text()
     )
     assert set(metrics["manifest"]) == {manifest["sha256"]}
     assert len(read_cases(project.folder / manifest["path"], manifest["sha256"])) == 20
@@ -173,7 +173,7 @@ def test_completions_of_another_system_are_judged_like_ours(inpainted, tmp_path)
     project, _ = inpainted
     size = "--params=score.size=quick"
     project.kedro("run", "--env=test", "--pipeline=export", size)
-    (folder,) = (project.folder / "data/test/05_model_input").glob("exchange_quick_*")
+    (folder,) = (project.folder / "data/test/05_model_input/inpaint").glob("exchange_quick_*")
     assert read_cases(folder / "cases.jsonl")
     shutil.copy(folder / "cases.jsonl", tmp_path)
     rng = np.random.default_rng(0)

@@ -44,6 +44,7 @@ def test_a_task_changes_its_section_and_the_folders_and_nothing_else():
         assert folder == name
         assert own["task"] == plain["tasks"][name]["task"]
         assert own["folders"]["inpaint"] == f"data/06_models/{name}"
+        assert own["folders"]["evaluation"] == f"data/05_model_input/{name}"
         assert own["folders"]["reporting"] == f"data/08_reporting/{name}"
         changed = {section for section in plain if own[section] != plain[section]}
         assert changed == {"task", "folders"}
@@ -55,6 +56,8 @@ def test_the_catalog_goes_the_same_way():
     paths = [entry["filepath"] for entry in loader["catalog"].values()]
     assert "data/08_reporting/label_to_image/metrics.json" in paths
     assert "data/07_model_output/label_to_image/examples.npz" in paths
+    # Another task's cases would replace those that an earlier manifest names.
+    assert "data/05_model_input/label_to_image/evaluation_manifest.json" in paths
     assert not [path for path in paths if "inpaint" in path]
     # The next run begins anew.
     read_parameters(loader, ["evaluate"], ROOT)

@@ -21,7 +21,7 @@ from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import PreparedImages, open_images
 from condvae.evaluation.grouping import POOLED, group_cases
 from condvae.files import fingerprint
-from condvae.guidance import guide_posterior
+from condvae.guidance import describe_guidance, guide_posterior
 from condvae.images import DataContract, to_nchw
 from condvae.metrics.cases import EvaluationCase, read_cases
 from condvae.metrics.feature_network import load_feature_network
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 EXAMPLES_PER_BIN = 2
 EXTREMES = 5
 # Part of the name of every folder of intermediate scores: raise it when scores change their meaning.
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 
 Outputs = tuple[
     pd.DataFrame,
@@ -267,9 +267,7 @@ def tabulate_judgements(bench: Bench, judged: Mapping[str, Judgement]) -> Output
         "k": first.source.completions,
         # JSON has no nan.
         "temperature": first.temperature if math.isfinite(first.temperature) else None,
-        "guidance": first.source.posterior.card.get("guidance", 1.0)
-        if isinstance(first.source, ev.PosteriorSource)
-        else 1.0,
+        **_read_guidance(first.source),
         "seconds": {name: judgement.seconds for name, judgement in judged.items()},
         "seconds_per_case": {
             name: judgement.seconds / judgement.cases
@@ -395,8 +393,9 @@ def judge_samplers(
     """
     trained = open_posterior(posterior, bench.task, bench.image_store, device)
     # Samplers without the partial encoder take nothing but the VAE from it.
-    guided = guide_posterior(trained, how.guidance)
-    weights = posterior["sha256"] + ("" if guided is trained else f"/guidance {how.guidance!r}")
+    guided = guide_posterior(trained, how.guidance, how.guidance_rule)
+    said = describe_guidance(how.guidance, how.guidance_rule)
+    weights = "/".join([posterior["sha256"], *(f"{key} {value}" for key, value in said.items())])
     judged = {}
     for number, name in enumerate(names):
         kind, temperature = ev.split_temperature(name, how.temperature)
@@ -415,3 +414,9 @@ def judge_samplers(
         )
         judged[name] = judge_source(bench, name, source, temperature)
     return judged
+
+
+def _read_guidance(source: ev.CompletionSource) -> dict[str, Any]:
+    """What the card of a guided posterior says of it; nothing for all other sources."""
+    card = source.posterior.card if isinstance(source, ev.PosteriorSource) else {}
+    return {key: card[key] for key in ("guidance", "guidance_rule") if key in card}

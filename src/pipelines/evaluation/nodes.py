@@ -251,15 +251,17 @@ def collect_facts(
 ) -> dict[str, Any]:
     """Gather what the report says about the run."""
     resolved = resolve_device(device)
-    guidance = evaluation_facts.get("guidance", 1.0)
     return {
         **{key: posterior[key] for key in ("task", "task_options") if key in posterior},
-        **{key: evaluation_facts[key] for key in ("is_exact",) if key in evaluation_facts},
+        **{
+            key: evaluation_facts[key]
+            for key in ("is_exact", "guidance", "guidance_rule")
+            if key in evaluation_facts
+        },
         "command": tracking.command(),
         **tracking.git_state(),
         "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else "cpu",
         **{name: evaluation_facts[name] for name in ("seed", "temperature", "manifest")},
-        **({"guidance": guidance} if guidance != 1.0 else {}),
         "completions_per_case": evaluation_facts["k"],
         "classifier_accuracy": feature_network["accuracy"]
         if feature_network["task"] == "classifier"
