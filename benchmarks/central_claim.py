@@ -36,6 +36,7 @@ from central_claim_runs import Job, find_costs, on_grid
 from central_claim_tables import summarise, write_tables
 from condvae.conditional import ConditionalModel, UnconditionalLatents
 from condvae.data import DataConfig
+from condvae.data.config import FITS
 from condvae.model_folder import load_vae, read_card
 from condvae.pretrained import resolve_vae
 
@@ -101,6 +102,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--data", default="digits", help="digits, or NAME:PATH of an .npz")
     parser.add_argument("--limit", type=int, default=5000, help="images of an .npz")
+    parser.add_argument("--fit", default="pad", choices=FITS, help="of an .npz, as `data.fit`")
     parser.add_argument("--vae", default="digits", help="registered name or model folder")
     parser.add_argument("--steps", type=int, default=3200, help="of `published`")
     parser.add_argument(
@@ -123,7 +125,7 @@ def make_setting(arguments: argparse.Namespace) -> Setting:
     name, _, path = arguments.data.partition(":")
     shape = {"name": name, "image_size": contract["size"], "channels": contract["channels"]}
     if path:
-        shape |= {"source": "npz", "path": path, "limit": arguments.limit}
+        shape |= {"source": "npz", "path": path, "limit": arguments.limit, "fit": arguments.fit}
     default = Path("data/08_reporting/central_claim") / f"{name}-{vae.name}"
     return Setting(
         arguments.folder or default,

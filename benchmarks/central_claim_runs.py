@@ -26,6 +26,7 @@ __all__ = ["Job", "find_costs", "on_grid"]
 GRID = 16  # all steps at which a run may be looked at are multiples
 FIRST = 32
 GAIN = 0.005  # from scratch: over the last fifth
+CALM = 2  # lengths in a row that must have levelled: single looks at the bound are noisy
 ROUNDS, UPDATES = 30, 4  # of the measurement of seconds per step
 
 
@@ -122,7 +123,7 @@ class Job:
     def _train(self, bench: Bench) -> dict[str, Any]:
         arm = ARMS[self.arm]
         model = bench.new_model(arm, self.seed)
-        steps = self.steps
+        steps, calm = self.steps, 0
         while True:
             config = train_settings(steps, self.rate)
             watched = Watched(
@@ -139,10 +140,6 @@ class Job:
                 if self.longest is None:
                     return {"curve": [], "score": None}
                 raise
-            if self.longest is not None and result.resumed_from > steps:
-                raise SystemExit(
-                    f"{folder} holds {result.resumed_from} steps: remove it, or give more"
-                )
             looks = [r for r in result.history if "validation/bound" in r and r["step"] <= steps]
             found = [(int(record["step"]), record["validation/bound"]) for record in looks]
             if self.longest is None:
@@ -150,8 +147,13 @@ class Job:
                 score = looks[-1].get("validation/own", found[-1][1]) if whole else None
                 return {"curve": found, "score": score}
             curve = LearningCurve(*zip(*found, strict=True))
-            levelled = arm.objective.name != "joint" or curve.has_levelled(GAIN)
+            calm = calm + 1 if curve.has_levelled(GAIN) else 0
+            levelled = arm.objective.name != "joint" or calm >= CALM
             if levelled or steps >= self.longest:
+                if result.resumed_from > steps:
+                    raise SystemExit(
+                        f"{folder} holds {result.resumed_from} steps: remove it, or give more"
+                    )
                 break
             # The last fifth of the longer run is what is added.
             steps = min(self.longest, on_grid(1.25 * steps))
