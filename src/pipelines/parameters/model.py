@@ -35,6 +35,7 @@ class FoldersConfig:
     vae: str
     inpaint: str
     reporting: str
+    comparison: str
     anomaly: str
     data_docs: str
 
