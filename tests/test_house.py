@@ -73,6 +73,7 @@ def test_registry_holds_the_documented_pipelines():
         "collect_facts_node",
         "draw_figures_node",
         "write_report_node",
+        "register_posterior_node",
     }
     assert "train_partial_encoder_node" not in {n.name for n in registered["evaluate"].nodes}
     for pipeline in registered.values():

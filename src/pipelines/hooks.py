@@ -14,15 +14,18 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+from mlflow import MlflowClient
 
 from condvae.configuration import ConfigurationError, read_config
 from condvae.pretrained import ScoreMismatchError
 from condvae.training import TrainingDivergedError
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
+from pipelines.comparison.finding import find_runs
 from pipelines.own_parameters import SHARED_FOLDER, check_folder, read_parameters
 from pipelines.parameters import (
     AnomalyConfig,
+    CompareConfig,
     CompleteConfig,
     EvaluationConfig,
     ScoreConfig,
@@ -75,9 +78,11 @@ class ParameterHooks:
         there is an MLflow run.
         """
         sections: dict[
-            str, type[AnomalyConfig | CompleteConfig | ScoreConfig | EvaluationConfig]
+            str,
+            type[AnomalyConfig | CompareConfig | CompleteConfig | ScoreConfig | EvaluationConfig],
         ] = {
             "anomaly": AnomalyConfig,
+            "compare": CompareConfig,
             "complete": CompleteConfig,
             "score": ScoreConfig,
         }
@@ -90,6 +95,8 @@ class ParameterHooks:
                 if f"params:{name}" in pipeline.inputs():
                     config = read_config(section, catalog.load(f"params:{name}"), name)
                     config.check_inputs(Path(run_params["project_path"]))
+                    if isinstance(config, CompareConfig):
+                        find_runs(MlflowClient(), config.named)
         except ConfigurationError as error:
             raise click.ClickException(str(error)) from None
         self._came_from = os.getcwd()
@@ -133,9 +140,9 @@ class TrackingHooks:
         self._recipe = context.params["recipe"]
 
     @hook_impl(trylast=True)
-    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
-        """Tag the run that kedro-mlflow has started."""
-        tracking.begin_run(run_params, self._device, self._recipe)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        """Name and tag the run that kedro-mlflow has started."""
+        tracking.begin_run(run_params, self._device, self._recipe, pipeline.datasets())
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self) -> None:

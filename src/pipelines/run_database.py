@@ -1,4 +1,4 @@
-"""MLflow's database: whole or absent, and known to be writable before work starts."""
+"""MLflow's database: whole or absent, writable before work starts, and without runs that are dead."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from condvae.configuration import ConfigurationError
 from condvae.files import open_atomic
 
-__all__ = ["prepare_database"]
+__all__ = ["close_dead_runs", "prepare_database"]
 
 SQLITE = "sqlite:///"
 
@@ -36,6 +38,8 @@ def prepare_database(uri: str | None) -> None:
     os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(
         {**_given_context(), "host": platform.node(), "pid": str(os.getpid())}
     )
+    # A bar a file, while nodes show bars of their own.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if uri is None or not uri.startswith(SQLITE):
         return
     path = Path(uri.removeprefix(SQLITE))
@@ -53,6 +57,26 @@ def prepare_database(uri: str | None) -> None:
             f"MLflow's database {path} cannot be written ({error}): free the path, or give another "
             "one as server.mlflow_tracking_uri in conf/local/mlflow.yml"
         ) from error
+
+
+def close_dead_runs(experiment_id: str) -> None:
+    """Mark runs of this machine whose process is gone as killed: SIGKILL leaves them running."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    where = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
+    for run in client.search_runs([experiment_id], where):
+        pid = int(run.data.tags.get("pid", 0))
+        if pid and pid != os.getpid() and not _is_alive(pid, run.info.start_time / 1000):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _is_alive(pid: int, since: float) -> bool:
+    """Whether the process is there that was at `since`, seconds of the epoch; numbers come again."""
+    try:
+        return psutil.Process(pid).create_time() < since + 60  # clocks are put right now and then
+    except psutil.Error:
+        return False
 
 
 def _given_context() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from kedro.config import OmegaConfigLoader
 
 from pipelines.hooks import ParameterHooks, TrackingHooks
 from pipelines.own_parameters import own_folder
+from pipelines.reevaluation.hooks import ReevaluationHooks, VerdictHooks
 from pipelines.session import Session
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -18,7 +19,7 @@ def _resolve_root(path: str = "") -> str:
     return str(ROOT / path)
 
 
-HOOKS = (ParameterHooks(), TrackingHooks())
+HOOKS = (ParameterHooks(), TrackingHooks(), VerdictHooks(), ReevaluationHooks())
 SESSION_CLASS = Session
 
 CONFIG_LOADER_CLASS = OmegaConfigLoader

@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
-import platform
-import shlex
-import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import psutil
-import torch
 from mlflow.entities import Metric
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from tqdm import tqdm
 
 from condvae.model_card import README
 from condvae.model_folder import CARD
+from condvae.training.start import Start
+from pipelines.progress import ProgressBar, progress_bar
+from pipelines.run_database import close_dead_runs
+from pipelines.run_inputs import describe_input
+from pipelines.run_labels import (
+    command,
+    describe_machine,
+    git_state,
+    list_packages,
+    name_run,
+    trigger,
+)
 
 __all__ = [
     "MlflowMetrics",
@@ -42,22 +50,32 @@ __all__ = [
     "progress_bar",
     "record_stage",
     "stage_seconds",
+    "tag_training",
     "training_callbacks",
 ]
 
 log = logging.getLogger(__name__)
 
 _run_id: str | None = None
+_trains = False
 _monitor: SystemMetricsMonitor | None = None
 _stages: dict[str, float] = {}
 
+# The score that runs are told apart by at first sight.
+HEADLINE = "eval/pooled/crps_per_unobserved_dim/pixels"
+_TRAINING = {"params:training", "params:pretraining"}
+
 # Facts of small JSON outputs that identify what a run used or made.
-_TAGS = {
+_TAGS: dict[str, dict[str, str]] = {
     "image_store": {"name": "data", "fingerprint": "data_fingerprint"},
     "pretrained_vae": {"name": "weights", "sha256": "weights_sha256"},
     "trained_vae": {"sha256": "trained_vae_sha256"},
     "posterior": {"sha256": "posterior_sha256", "task": "task"},
     "evaluation_manifest": {"sha256": "manifest_sha256"},
+    "compared_runs": {
+        **{name: name for name in ("task", "data", "reference_run", "compared_runs")},
+        "manifest": "manifest_sha256",
+    },
     "feature_network": {"name": "extractor", "sha256": "extractor_sha256"},
 }
 # Outputs with a folder that is kept with the run, and its place among the artifacts.
@@ -66,38 +84,12 @@ _FOLDERS = {
     "trained_vae": "vae",
     "data_docs": "data_docs",
 }
-
-
-def git_state() -> dict[str, str]:
-    """Commit and whether files differ from it; empty outside a repository."""
-    folder = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        return {
-            "git_commit": git("rev-parse", "HEAD"),
-            "git_dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
-        }
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-
-
 # Completed pictures whose overviews are kept with the run.
 _OVERVIEWS = 16
 _TABLES = (
     *("metrics.json", "metrics.csv", "comparisons.json", "calibration.json", "cases.parquet"),
     "run_facts.json",
 )
-
-
-def command() -> str:
-    """The command of this process."""
-    return shlex.join(["kedro", *sys.argv[1:]])
 
 
 def peak_memory_mib() -> float:
@@ -124,44 +116,76 @@ def stage_seconds() -> dict[str, float]:
     return dict(_stages)
 
 
-def begin_run(run_params: Mapping[str, Any], device: str, recipe: str) -> None:
-    """Remember the active run and tag it with where and from what it is made."""
+def begin_run(
+    run_params: Mapping[str, Any], device: str, recipe: str, datasets: Collection[str]
+) -> None:
+    """Remember the active run; name it and tag it with where and from what it is made.
+
+    Args:
+        run_params: As Kedro gives them to its hooks.
+        device: What the run computes on.
+        recipe: Of its parameters.
+        datasets: Names of all that the run's nodes take and return.
+    """
     _stages.clear()
-    global _run_id, _monitor  # noqa: PLW0603 - one MLflow run per process, shared by all threads
+    global _run_id, _monitor, _trains  # noqa: PLW0603 - one MLflow run per process, shared by all threads
     run = mlflow.active_run()
     _run_id = run.info.run_id if run else None
     if run is None or _run_id is None:
         return
-    _close_dead_runs(run.info.experiment_id)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    facts = {
-        **git_state(),
-        "command": command(),
-        "device": device,
-        "recipe": recipe,
-        "pid": str(os.getpid()),
-        "environment": str(run_params.get("env") or "local"),
-        "gpu": gpu,
-        "host": platform.node(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": str(torch.get_num_threads()),
-    }
-    mlflow.set_tags(facts)
+    close_dead_runs(run.info.experiment_id)
+    _trains = not _TRAINING.isdisjoint(datasets)
+    pipelines = run_params.get("pipeline_names") or ["__default__"]
+    # A name that was configured stays, and so does that of a run that is continued.
+    if run.info.run_name == "+".join(pipelines):
+        decides = not (_TRAINING | {"params:model", "params:masks"}).isdisjoint(datasets)
+        given = run_params.get("runtime_params") or {}
+        name = name_run(pipelines, recipe if decides else None, given)
+        mlflow.MlflowClient().update_run(_run_id, name=name)
+    mlflow.set_tags(
+        {
+            **git_state(),
+            **describe_machine(),
+            "command": command(),
+            "device": device,
+            "recipe": recipe,
+            "trigger": trigger(),
+            "pipeline": "+".join("inpaint" if p == "__default__" else p for p in pipelines),
+            "environment": str(run_params.get("env") or "local"),
+        }
+    )
+    mlflow.log_text(list_packages(), "environment/packages.txt")
+    if "metrics" in datasets:
+        # The UI plots the metric that was logged first: not how long the first node took.
+        log_metrics({HEADLINE: float("nan")})
     # Not mlflow.enable_system_metrics_logging: kedro-mlflow enters the run again for every node, and
     # each time would start one more monitor.
     _monitor = SystemMetricsMonitor(_run_id)
     _monitor.start()
 
 
-def _close_dead_runs(experiment_id: str) -> None:
-    """Mark runs of this machine whose process is gone as killed: SIGKILL leaves them running."""
-    client = mlflow.MlflowClient()
-    where = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
-    for run in client.search_runs([experiment_id], where):
-        pid = int(run.data.tags.get("pid", 0))
-        if pid and pid != os.getpid() and not psutil.pid_exists(pid):
-            client.set_terminated(run.info.run_id, "KILLED")
+def tag_training(training: str, source: str, step: int) -> None:
+    """Say which training the run goes on with, and where it was taken up.
+
+    Args:
+        training: Fingerprint of the training; the first twelve characters name its folder.
+        source: That of the training whose checkpoint was loaded.
+        step: Of the checkpoint, 0 for none.
+    """
+    if _run_id is None:
+        return
+    try:
+        client = mlflow.MlflowClient()
+        client.set_tag(_run_id, "training_run", training[:12])
+        if step:
+            experiment = client.get_run(_run_id).info.experiment_id
+            same = f"tags.training_run = '{source[:12]}' and attributes.run_id != '{_run_id}'"
+            found = client.search_runs([experiment], same, max_results=1)
+            earlier = found[0].info.run_id if found else f"training/{source[:12]}"
+            client.set_tag(_run_id, "resumed_from", earlier)
+            client.set_tag(_run_id, "resumed_step", str(step))
+    except Exception as error:  # a locked database must not end hours of training
+        log.warning("what was resumed was not tagged in MLflow: %s", error)
 
 
 def _end_interrupted_run() -> None:
@@ -205,6 +229,11 @@ def log_output(name: str, value: Any) -> None:
     for key, tag in _TAGS.get(name, {}).items():
         if key in value:
             client.set_tag(_run_id, tag, str(value[key]))
+    used = describe_input(name, value, trains=_trains)
+    if used is not None:
+        client.log_inputs(_run_id, [used])
+    if name == "examples":
+        _log_arrays(client, value, "report/examples.npz")
     for file, place in _list_files(name, value):
         client.log_artifact(_run_id, str(Path(value["folder"]) / file), place)
     # A posterior that was only looked up was trained by another run and lies with that one.
@@ -215,12 +244,23 @@ def log_output(name: str, value: Any) -> None:
         log_metrics(_metric_names(value))
 
 
+def _log_arrays(client: mlflow.MlflowClient, arrays: Mapping[str, Any], place: str) -> None:
+    """Keep named arrays with the run as the compressed ``.npz`` `place`."""
+    folder, name = place.rsplit("/", 1)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        path = Path(temporary) / name
+        np.savez_compressed(path, allow_pickle=False, **arrays)
+        client.log_artifact(_run_id, str(path), folder)
+
+
 def _list_files(name: str, value: Any) -> list[tuple[str, str]]:
     """Files in the folder of the output `name` that are kept, and their places among the artifacts."""
     if name == "report_files":
         # Only this run's files: the folder may hold older ones.
         files = (value["report"], value["cards"], *value["figures"], *_TABLES)
         return [(file, "report") for file in files]
+    if name == "comparison_files":
+        return [(file, "comparison") for file in value["files"]]
     if name == "anomaly_files":
         return [(file, "anomaly") for file in (*value["figures"], "auroc.json", "auroc.csv")]
     if name == "completion_page":
@@ -242,16 +282,27 @@ def _metric_names(table: pd.DataFrame) -> dict[str, float]:
 
 
 class MlflowMetrics:
-    """Training callback that streams metrics to the current run."""
+    """Training callback that streams metrics to the current run.
 
-    def __init__(self) -> None:
+    Args:
+        start: What the training starts from; decides the tags that tell of a resumed run.
+    """
+
+    def __init__(self, start: Start) -> None:
+        self._start: Start | None = start
         self._clock = 0.0
         self._step = 0
         self._batch_size = 0
 
     def on_start(self, name: str, step: int, steps: int, batch_size: int) -> None:
-        """Start the clock."""
+        """Start the clock; the first time, tag the run with what it goes on from."""
         del name, steps
+        if self._start is not None:  # a training that has diverged begins again
+            other = self._start.identity["start"]
+            resumed = other["rung"] == "resume" and other["step"] == step
+            own = self._start.fingerprint
+            tag_training(own, other["run"] if resumed else own, step)
+            self._start = None
         self._clock, self._step, self._batch_size = time.perf_counter(), step, batch_size
 
     def on_step(self, step: int) -> None:
@@ -268,42 +319,6 @@ class MlflowMetrics:
         """Nothing to close."""
 
 
-class ProgressBar:
-    """Training callback that shows steps, images/s, loss and the time left."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
-
-    def on_start(self, name: str, step: int, steps: int, batch_size: int) -> None:
-        """Open the bar at the step reached so far."""
-        self._bar = progress_bar(name, steps * batch_size, initial=step * batch_size, unit="img")
-        self._batch_size = batch_size
-
-    def on_step(self, step: int) -> None:
-        """Advance by one batch."""
-        if self._bar is not None:
-            self._bar.update(self._batch_size)
-
-    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show the latest values."""
-        if self._bar is not None:
-            shown = ("train/loss", "train/kl_nats", "train/bits_per_dim")
-            self._bar.set_postfix(
-                {k.split("/")[1]: f"{metrics[k]:.4g}" for k in shown if k in metrics}
-            )
-
-    def on_end(self) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-
-
-def progress_bar(name: str, total: int, *, initial: int = 0, unit: str = "it") -> tqdm[Any]:
-    """A bar with rate and time left; on a file or pipe one line every ten seconds at most."""
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, initial=initial, desc=name, unit=unit, mininterval=interval)
-
-
-def training_callbacks() -> tuple[ProgressBar, MlflowMetrics]:
-    """What listens to every training run of the pipelines."""
-    return ProgressBar(), MlflowMetrics()
+def training_callbacks(start: Start) -> tuple[ProgressBar, MlflowMetrics]:
+    """What listens to every training run of the pipelines, see `MlflowMetrics`."""
+    return ProgressBar(), MlflowMetrics(start)

@@ -113,13 +113,19 @@ def test_posterior_folder_opens_and_completes(inpainted):
 def test_mlflow_run_says_what_was_done(inpainted):
     project, _ = inpainted
     client, runs = project.runs()
-    run = next(r for r in runs if r.info.run_name == "inpaint")
+    run = next(r for r in runs if r.info.run_name == "inpaint-tuned")
     assert run.info.status == "FINISHED"
     assert run.data.params["training.steps"] == "6"
     assert run.data.params["masks.kinds.free_form"] == "0.4"
     weights = project.folder / "data/test/06_models/inpaint/posterior/model.safetensors"
     assert run.data.tags["posterior_sha256"] == sha256_of_file(weights)
     assert run.data.tags["device"] == "cpu"
+    assert run.data.tags["trigger"] == "manual"
+    used = {i.dataset.name: i.dataset.digest for i in run.inputs.dataset_inputs}
+    assert used == {
+        "digits": run.data.tags["data_fingerprint"][:36],
+        "cases_quick": run.data.tags["manifest_sha256"][:36],
+    }
     for tag in ("data_fingerprint", "weights_sha256", "manifest_sha256", "extractor", "gpu"):
         assert run.data.tags[tag]
     metrics = run.data.metrics
@@ -130,9 +136,47 @@ def test_mlflow_run_says_what_was_done(inpainted):
     assert [point.step for point in history] == [2, 4, 6]
     assert len({a.path for a in client.list_artifacts(run.info.run_id)}) >= 3
     names = {a.path for a in client.list_artifacts(run.info.run_id, "report")}
-    assert {"report/report.html", "report/completions.png"} <= names
+    assert {"report/report.html", "report/completions.png", "report/examples.npz"} <= names
     names = {a.path for a in client.list_artifacts(run.info.run_id, "posterior")}
     assert names == {f"posterior/{n}" for n in ("README.md", "card.json", "model.safetensors")}
+
+
+def test_trained_posterior_is_registered_and_completes(inpainted):
+    import mlflow
+
+    project, _ = inpainted
+    client, runs = project.runs()
+    name = "condvae-inpainting-digits"
+    version = client.get_model_version_by_alias(name, "champion")
+    run = next(r for r in runs if r.info.run_id == version.run_id)
+    assert version.tags["posterior_sha256"] == run.data.tags["posterior_sha256"]
+    assert version.tags["manifest_sha256"] == run.data.tags["manifest_sha256"]
+    assert version.tags["data_fingerprint"] == run.data.tags["data_fingerprint"]
+    assert version.tags["recipe"] == "tuned"
+    report = project.folder / "data/test/08_reporting/inpaint"
+    registration = json.loads((report / "registration.json").read_text())
+    assert registration == {
+        "registered": True,
+        "name": name,
+        "version": "1",
+        "aliases": ["champion"],
+        "reason": "the first registered under this name",
+    }
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{project.folder}/mlruns/mlflow.db")
+    try:
+        model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
+    finally:
+        mlflow.set_tracking_uri(before)
+    image = np.random.default_rng(0).integers(0, 256, (2, 1, 16, 16), np.uint8)
+    mask = np.zeros((2, 1, 16, 16), np.uint8)
+    mask[..., :8] = 1
+    params = {"completions": 3, "bound_draws": 2}
+    drawn = model.predict({"image": image, "mask": mask}, params=params)
+    assert drawn["completions"].shape == (2, 3, 1, 16, 16)
+    assert (drawn["completions"][..., :8] == image[:, None, ..., :8]).all()
+    assert (drawn["sd"][..., :8] == 0).all()
+    assert (drawn["log_bound"] < 0).all()
 
 
 def test_same_command_again_trains_nothing_and_gives_the_same(inpainted):
@@ -145,11 +189,51 @@ def test_same_command_again_trains_nothing_and_gives_the_same(inpainted):
     assert sha256_of_file(weights) == sha256
     assert _checkpoint_times(project) == checkpoints
     assert (report / "metrics.json").read_bytes() == before
+    client, _ = project.runs()
+    assert len(client.search_model_versions("name = 'condvae-inpainting-digits'")) == 1
 
 
 def _checkpoint_times(project):
     folder = project.folder / "data/test/06_models/inpaint/training"
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("checkpoint-*.pt")}
+
+
+def test_runs_are_compared_case_by_case(inpainted):
+    project, _ = inpainted
+    report = project.folder / "data/test/08_reporting/inpaint"
+    command = ["run", "--env=test", "--params=mlflow_run_name=again,sampling.temperature=0.5"]
+    project.kedro(*command)
+    again = pd.read_parquet(report / "cases.parquet")
+    client, before = project.runs()
+    first = next(run for run in reversed(before) if run.info.run_name == "inpaint-tuned")
+    typed = project.kedro(
+        "run", "--pipeline=compare", "--env=test", "--params=compare.runs=again+typo", fails=True
+    )
+    assert f"no run 'typo'; the newest runs are {before[0].info.run_id[:8]} (again)" in " ".join(
+        typed.split()
+    )
+    assert len(project.runs()[1]) == len(before)  # refused before there was a run of its own
+    named = f"compare.runs={first.info.run_id}+again"
+    project.kedro("run", "--pipeline=compare", "--env=test", f"--params={named}")
+    run = project.runs()[1][0]
+    tags = run.data.tags
+    assert (tags["pipeline"], tags["task"], tags["data"]) == ("compare", "inpainting", "digits")
+    assert tags["reference_run"] == first.info.run_id
+    assert tags["manifest_sha256"] == first.data.tags["manifest_sha256"]
+    metric = "crps_per_unobserved_dim"
+    own = again[(again["sampler"] == "ipa") & (again["metric"] == metric)]
+    value = own["value"].sum() / own["weight"].sum()
+    expected = value - first.data.metrics[f"eval/pooled/{metric}/pixels"]
+    logged = run.data.metrics[f"difference/pooled/{metric}/{tags['compared_runs'][:8]}"]
+    assert logged == pytest.approx(expected)
+    assert abs(expected) > 1e-6
+    kept = {file.path for file in client.list_artifacts(run.info.run_id, "comparison")}
+    names = ("comparison.html", "pictures.png", "differences.png", "differences.csv", "runs.json")
+    assert {f"comparison/{name}" for name in names} <= kept
+    assert (
+        "sampling.temperature"
+        in (project.folder / "data/test/08_reporting/comparison/comparison.html").read_text()
+    )
 
 
 def test_evaluate_scores_the_last_posterior_on_the_full_manifest(inpainted):

@@ -109,9 +109,9 @@ def test_what_is_given_wins_over_the_parameters_of_the_pipeline(finished):
 @pytest.mark.slow
 def test_mlflow_says_which_task_it_was(finished):
     _, runs = finished.runs()
-    tags = {run.info.run_name: run.data.tags.get("task") for run in runs}
+    tags = {run.data.tags["pipeline"]: run.data.tags.get("task") for run in runs}
     assert {name: tags[name] for name in TASKS} == TASKS
-    params = {run.info.run_name: run.data.params for run in runs}
+    params = {run.data.tags["pipeline"]: run.data.params for run in runs}
     assert params["super_resolve"]["task.options.factor"] == "4"
 
 

@@ -1,12 +1,24 @@
-"""Which files of an output are kept with the MLflow run, and where."""
+"""What runs are tagged with, how they end, and which files of outputs are kept, and where."""
 
 from __future__ import annotations
 
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import mlflow
+import numpy as np
 import pytest
 
 from condvae.model_card import README
 from condvae.model_folder import CARD
+from condvae.training.start import Start
 from pipelines import tracking
+from pipelines.run_database import close_dead_runs
 
 
 @pytest.fixture
@@ -62,3 +74,108 @@ def test_posterior_that_was_looked_up_is_not_kept(kept):
     assert kept("posterior", {**posterior, "images_per_second": 1.0}) == [("m", "posterior")]
     assert kept("trained_vae", {"folder": "v", "sha256": "f"}) == [("v", "vae")]
     assert kept("something", {}) == []
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory, make_mlflow_database):
+    """A real database, and the id of an experiment in it."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(make_mlflow_database(folder))
+    yield mlflow.create_experiment("condvae", artifact_location=str(folder / "artifacts"))
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def run(experiment, monkeypatch):
+    """A run that tracking logs to; `run()` reads it again."""
+    monitor = SimpleNamespace(start=lambda: None, finish=lambda: None)
+    monkeypatch.setattr(tracking, "SystemMetricsMonitor", lambda _: monitor)
+    for name in ("_run_id", "_monitor", "_trains"):
+        monkeypatch.setattr(tracking, name, None)
+    with mlflow.start_run(experiment_id=experiment, run_name="inpaint") as active:
+        yield lambda: mlflow.MlflowClient().get_run(active.info.run_id)
+
+
+def test_a_run_says_what_it_is(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("CONDVAE_TRIGGER", "schedule")
+    given = {"pipeline_names": ["inpaint"], "runtime_params": {"seed": 3}, "env": "test"}
+    tracking.begin_run(given, "cpu", "published", {"params:training", "metrics"})
+    tags = run().data.tags
+    assert run().info.run_name == "inpaint-published seed=3"
+    # The UI takes the first metric: that of the evaluation, whatever is logged before it is known.
+    tracking.record_stage("prepare_images_node", 1.0)
+    assert np.isnan(run().data.metrics[tracking.HEADLINE])
+    tracking.log_metrics({"train/loss": 3.0, tracking.HEADLINE: 2.0})
+    assert next(iter(run().data.metrics.items())) == (tracking.HEADLINE, 2.0)
+    assert tags["trigger"] == "schedule"
+    assert (tags["pipeline"], tags["recipe"], tags["device"]) == ("inpaint", "published", "cpu")
+    assert tags["pid"] == str(os.getpid())
+    assert {"command", "python", "torch", "condvae", "host", "gpu"} <= set(tags)
+    run_id = run().info.run_id
+    assert "torch==" in mlflow.artifacts.load_text(f"runs:/{run_id}/environment/packages.txt")
+    store = {"name": "digits", "folder": str(tmp_path), "fingerprint": "ab" * 32}
+    tracking.log_output("image_store", store | {"count": 9, "image_size": 16, "channels": 1})
+    (used,) = run().inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("digits", "ab" * 18)
+    assert {tag.key: tag.value for tag in used.tags}["mlflow.data.context"] == "training"
+    tracking.log_output("examples", {"masks": np.eye(3, dtype=bool)})
+    path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report/examples.npz")
+    with np.load(path) as arrays:
+        assert np.array_equal(arrays["masks"], np.eye(3, dtype=bool))
+
+
+def test_given_name_stays_and_recipe_is_named_where_it_decides(run):
+    tracking.begin_run({"pipeline_names": ["complete"]}, "cpu", "tuned", {"params:complete"})
+    assert run().info.run_name == "inpaint"  # not that of the pipeline: somebody has chosen it
+    mlflow.MlflowClient().update_run(run().info.run_id, name="complete")
+    tracking.begin_run({"pipeline_names": ["complete"]}, "cpu", "tuned", {"params:complete"})
+    assert run().info.run_name == "complete"
+
+
+def test_resumed_run_names_the_run_it_goes_on_from(run, experiment, monkeypatch):
+    fingerprint, other = "ab" * 32, "cd" * 32
+    client = mlflow.MlflowClient()
+    monkeypatch.setattr(tracking, "_run_id", run().info.run_id)
+    killed = client.create_run(experiment, tags={"training_run": fingerprint[:12]}).info.run_id
+    scratch = Start(identity={"start": {"rung": "scratch"}})
+    monkeypatch.setattr(Start, "fingerprint", fingerprint)
+    tracking.MlflowMetrics(scratch).on_start("conditional", 0, 9, 8)
+    assert run().data.tags["training_run"] == fingerprint[:12]
+    assert "resumed_from" not in run().data.tags
+    listener = tracking.MlflowMetrics(scratch)
+    listener.on_start("conditional", 4, 9, 8)
+    assert run().data.tags["resumed_from"] == killed
+    # After a divergence it begins again, at a checkpoint of its own.
+    listener.on_start("conditional", 2, 9, 8)
+    assert run().data.tags["resumed_step"] == "4"
+    # `start.resume` at the other run's step; nobody knows who has made that.
+    facts = {"rung": "resume", "run": other, "step": 5}
+    tracking.MlflowMetrics(Start("resume", "d", {"start": facts})).on_start("c", 5, 9, 8)
+    assert run().data.tags["resumed_from"] == f"training/{other[:12]}"
+    tracking.MlflowMetrics(Start("resume", "d", {"start": facts})).on_start("c", 7, 9, 8)
+    assert run().data.tags["resumed_from"] == killed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is a POSIX signal")
+def test_runs_of_dead_processes_are_closed(experiment):
+    client = mlflow.MlflowClient()
+
+    def begin(pid, ago=0.0, host=None):
+        tags = {"host": host or platform.node(), "pid": str(pid)}
+        started = int(1000 * (time.time() - ago))
+        return client.create_run(experiment, start_time=started, tags=tags).info.run_id
+
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    runs = {
+        "KILLED": [begin(process.pid, 3600)],  # the number is now another process's
+        "RUNNING": [begin(process.pid), begin(os.getpid()), begin(2**22 + 1, host="elsewhere")],
+    }
+    close_dead_runs(experiment)
+    found = {s: [client.get_run(r).info.status for r in ids] for s, ids in runs.items()}
+    assert found == {status: [status] * len(ids) for status, ids in runs.items()}
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    close_dead_runs(experiment)
+    assert client.get_run(runs["RUNNING"][0]).info.status == "KILLED"
+    assert client.get_run(runs["RUNNING"][1]).info.status == "RUNNING"

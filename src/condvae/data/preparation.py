@@ -43,7 +43,7 @@ from condvae.data.store import (
 from condvae.data.unfinished import Duplicate, UnfinishedStore, lock_folder
 from condvae.files import fingerprint, sha256_of_file, write_json
 
-__all__ = ["prepare_images"]
+__all__ = ["bring_to_canvas", "prepare_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _write_pictures(
     source.unreadable += unfinished.unreadable
     skipped, start = len(source.unreadable), unfinished.read
     for done, image in enumerate(source.read(chosen[start:]), start=start + 1):
-        pixels = _convert(image.pixels, image.origin, config)
+        pixels = bring_to_canvas(image.pixels, image.origin, config)
         record = _describe(image, pixels, len(unfinished.records), config)
         earlier = first.setdefault(record.sha256, record)
         if earlier is not record:
@@ -172,7 +172,7 @@ def _write_pictures(
         if earlier is record or config.duplicate_rule == "keep":
             rows = {IMAGES: pixels}
             if image.condition is not None:
-                rows[CONDITION] = _convert(image.condition, image.origin, config)
+                rows[CONDITION] = bring_to_canvas(image.condition, image.origin, config)
             if image.attributes is not None:
                 rows[ATTRIBUTES] = image.attributes
             unfinished.append(record, rows)
@@ -213,10 +213,22 @@ def _describe(
     )
 
 
-def _convert(
+def bring_to_canvas(
     pixels: npt.NDArray[np.uint8], origin: str, config: DataConfig
 ) -> npt.NDArray[np.uint8]:
-    """A picture of any shape -> uint8 (size,size,channels)."""
+    """Bring a picture of any shape to that of a data set's images.
+
+    Args:
+        pixels: uint8 (H,W) or (H,W,C).
+        origin: What it is called in messages.
+        config: Of the data set.
+
+    Returns:
+        uint8 (size,size,channels).
+
+    Raises:
+        ConfigurationError: Smaller than the cut, or larger than the canvas that it is padded to.
+    """
     fit = "resize" if config.source in ("digits", "photographs") else config.fit
     try:
         pixels = convert_channels(pixels, config.channels)

@@ -8,6 +8,7 @@ from condvae.plots.compare_samplers import plot_samplers
 from condvae.plots.completions import CompletionExample, plot_completions
 from condvae.plots.control import plot_interpolations, plot_kept_groups
 from condvae.plots.curves import plot_metric_by_bin, plot_training
+from condvae.plots.differences import plot_differences
 from condvae.plots.extremes import plot_extremes
 from condvae.plots.labels import (
     BINS,
@@ -39,6 +40,7 @@ __all__ = [
     "metric_label",
     "plot_auroc",
     "plot_completions",
+    "plot_differences",
     "plot_extremes",
     "plot_interpolations",
     "plot_interval_coverage",

@@ -60,7 +60,7 @@ def train_partial_encoder(
         read_config(StartConfig, start, "start"),
     )
     warn_of_seen_start(run.start, image_store)
-    result = run.train(training_callbacks())
+    result = run.train(training_callbacks(run.start))
     facts = {
         "name": image_store["name"],
         "vae": pretrained_vae["name"],

@@ -2,6 +2,7 @@
 
 from pipelines.parameters.anomaly import AnomalyConfig
 from pipelines.parameters.check import check_parameters
+from pipelines.parameters.comparison import CompareConfig
 from pipelines.parameters.completion import CompleteConfig
 from pipelines.parameters.evaluation import (
     EvaluationConfig,
@@ -17,15 +18,20 @@ from pipelines.parameters.model import (
     VerifyConfig,
     WeightsConfig,
 )
+from pipelines.parameters.reevaluation import ReevaluationConfig
+from pipelines.parameters.registry import RegistryConfig
 
 __all__ = [
     "AnomalyConfig",
+    "CompareConfig",
     "CompleteConfig",
     "EvaluationConfig",
     "ExtractorConfig",
     "FeatureConfig",
     "ManifestConfig",
     "ModelConfig",
+    "ReevaluationConfig",
+    "RegistryConfig",
     "SamplingConfig",
     "ScoreConfig",
     "TaskConfig",

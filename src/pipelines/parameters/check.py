@@ -21,6 +21,7 @@ from condvae.training.config import ObjectiveConfig, TrainingConfig
 from condvae.training.start import StartConfig, was_started_from
 from condvae.vdvae.architectures import architecture_named
 from pipelines.parameters.anomaly import AnomalyConfig
+from pipelines.parameters.comparison import CompareConfig
 from pipelines.parameters.completion import CompleteConfig
 from pipelines.parameters.evaluation import EvaluationConfig, ScoreConfig
 from pipelines.parameters.model import (
@@ -32,6 +33,8 @@ from pipelines.parameters.model import (
     WeightsConfig,
 )
 from pipelines.parameters.overlay import TASK_PIPELINES, override_sections
+from pipelines.parameters.reevaluation import ReevaluationConfig
+from pipelines.parameters.registry import RegistryConfig
 
 __all__ = ["check_parameters"]
 
@@ -50,17 +53,22 @@ _SECTIONS: dict[str, type] = {
     "sampling": SamplingConfig,
     "evaluation": EvaluationConfig,
     "score": ScoreConfig,
+    "compare": CompareConfig,
     "complete": CompleteConfig,
     "anomaly": AnomalyConfig,
     "start": StartConfig,
     "verify": VerifyConfig,
+    "reevaluate": ReevaluationConfig,
+    "registry": RegistryConfig,
 }
-# Values that are no sections; mlflow_run_id continues an existing MLflow run.
+# Values that are no sections; mlflow_run_id continues an existing MLflow run, mlflow_run_name names a
+# new one.
 _VALUES: dict[str, type | tuple[type, ...]] = {
     "device": str,
     "seed": int,
     "recipe": str,
     "mlflow_run_id": (str, type(None)),
+    "mlflow_run_name": (str, type(None)),
     "tasks": dict,
 }
 _NAMES = {
@@ -68,6 +76,7 @@ _NAMES = {
     "seed": "an integer",
     "recipe": "text",
     "mlflow_run_id": "text or nothing",
+    "mlflow_run_name": "text or nothing",
     "tasks": "parameters by pipeline",
 }
 

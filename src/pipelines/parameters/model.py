@@ -36,6 +36,7 @@ class FoldersConfig:
     vae: str
     inpaint: str
     reporting: str
+    comparison: str
     anomaly: str
     data_docs: str
 

@@ -65,7 +65,7 @@ def train_vae(
     )
     run = chosen.fingerprint
     result = fit(
-        config, objective, runs / run[:12], run, start=chosen, callbacks=training_callbacks()
+        config, objective, runs / run[:12], run, start=chosen, callbacks=training_callbacks(chosen)
     )
     load_strictly(vae, result.weights, "averaged weights")
     test = images.indices("test")

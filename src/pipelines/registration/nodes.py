@@ -1,0 +1,74 @@
+"""Register what a run has trained and evaluated."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from condvae.configuration import read_config
+from condvae.files import write_json
+from pipelines.model_registry import register
+from pipelines.parameters import RegistryConfig, SamplingConfig
+from pipelines.tracking import git_state
+
+__all__ = ["register_posterior"]
+
+
+def register_posterior(
+    image_store: Mapping[str, Any],
+    posterior: Mapping[str, Any],
+    evaluation_manifest: Mapping[str, Any],
+    cases: pd.DataFrame,
+    calibration: Mapping[str, Any],
+    evaluation_facts: Mapping[str, Any],
+    model_card: Mapping[str, Any],
+    report_files: Mapping[str, Any],
+    registry: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    recipe: str,
+) -> dict[str, Any]:
+    """Register the posterior with its evaluation; describe the version.
+
+    Returns:
+        ``registered``: False where the parameters say so; else also ``name``, ``version``, ``aliases``
+        and ``reason``.
+    """
+    del (
+        model_card,
+        report_files,
+    )  # they come first: the card holds scores, the report cannot be lost
+    rule = read_config(RegistryConfig, registry, "registry")
+    if not rule.register:
+        return {"registered": False}
+    how = read_config(SamplingConfig, sampling, "sampling")
+    run = mlflow.active_run()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        cases.to_parquet(folder / "cases.parquet", index=False)
+        write_json(folder / "calibration.json", calibration)
+        found = register(
+            posterior["folder"],
+            task=posterior["task"],
+            data=image_store["name"],
+            cases=folder / "cases.parquet",
+            calibration=folder / "calibration.json",
+            manifest=Path(evaluation_manifest["path"]),
+            facts={**evaluation_facts, "size": evaluation_manifest["size"]},
+            run_id=None if run is None else run.info.run_id,
+            temperature=how.temperature,
+            guidance=how.guidance,
+            tags={"recipe": recipe, **git_state()},
+            rule=rule,
+        )
+    return {
+        "registered": True,
+        "name": found.name,
+        "version": found.version,
+        "aliases": list(found.aliases),
+        "reason": found.reason,
+    }

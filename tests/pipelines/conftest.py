@@ -1,0 +1,22 @@
+"""An empty MLflow database, made once: its tables take seconds."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from pipelines.run_database import prepare_database
+
+
+@pytest.fixture(scope="session")
+def make_mlflow_database(tmp_path_factory):
+    """A function that puts an empty database into a folder and returns its address."""
+    empty = tmp_path_factory.mktemp("database") / "mlflow.db"
+    prepare_database(f"sqlite:///{empty}")
+
+    def make(folder) -> str:
+        shutil.copy(empty, folder / "mlflow.db")
+        return f"sqlite:///{folder}/mlflow.db"
+
+    return make

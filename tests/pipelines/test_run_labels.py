@@ -1,0 +1,76 @@
+"""Names, triggers and inputs of MLflow runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipelines.run_inputs import describe_input
+from pipelines.run_labels import TRIGGER, list_packages, name_run, trigger
+
+
+@pytest.mark.parametrize(
+    ("pipelines", "recipe", "given", "name"),
+    [
+        (["__default__"], "tuned", {}, "inpaint-tuned"),
+        (["inpaint"], "published", {"recipe": "published", "device": "cpu"}, "inpaint-published"),
+        (["complete"], None, {}, "complete"),
+        (["data_preparation", "pretrain"], "tuned", {}, "data_preparation+pretrain-tuned"),
+        (
+            ["inpaint"],
+            "tuned",
+            {"training": {"steps": 400, "learning_rate": 0.001}, "seed": 1},
+            "inpaint-tuned steps=400 learning_rate=0.001 seed=1",
+        ),
+        # What a shell or `compare.runs` would trip over.
+        (["score"], None, {"score": {"samples": "my dir/'x'"}}, "score samples=my_dir_x_"),
+    ],
+)
+def test_name_says_pipeline_recipe_and_what_was_given(pipelines, recipe, given, name):
+    assert name_run(pipelines, recipe, given) == name
+
+
+def test_long_names_are_cut():
+    assert len(name_run(["inpaint"], "tuned", {"a": "b" * 200})) == 80
+
+
+def test_trigger_comes_from_the_environment(monkeypatch):
+    monkeypatch.delenv(TRIGGER, raising=False)
+    assert trigger() == "manual"
+    monkeypatch.setenv(TRIGGER, "schedule")
+    assert trigger() == "schedule"
+    monkeypatch.setenv(TRIGGER, " ")
+    assert trigger() == "manual"
+
+
+def test_packages_are_listed_as_pip_takes_them():
+    lines = list_packages().splitlines()
+    names = [line.split("==")[0].lower() for line in lines]
+    assert {"torch", "mlflow", "kedro"} <= set(names)
+    assert len(set(lines)) == len(lines)
+
+
+@pytest.mark.parametrize(("trains", "context"), [(True, "training"), (False, "evaluation")])
+def test_images_are_an_input_with_their_fingerprint(tmp_path, trains, context):
+    store = {
+        **{"name": "digits", "folder": str(tmp_path), "fingerprint": "ab" * 32},
+        **{"count": 120, "image_size": 16, "channels": 1},
+    }
+    found = describe_input("image_store", store, trains=trains)
+    assert (found.dataset.name, found.dataset.digest) == ("digits", "ab" * 18)
+    assert json.loads(found.dataset.source) == {"uri": str(tmp_path)}
+    assert json.loads(found.dataset.profile) == {"num_rows": 120, "shape": [120, 16, 16, 1]}
+    tags = {tag.key: tag.value for tag in found.tags}
+    assert tags == {"mlflow.data.context": context, "sha256": "ab" * 32}
+
+
+def test_cases_are_an_input_of_the_evaluation(tmp_path):
+    manifest = {
+        **{"path": str(tmp_path / "cases_full.jsonl"), "sha256": "cd" * 32},
+        **{"cases": 20, "completions": 3, "size": "full"},
+    }
+    found = describe_input("evaluation_manifest", manifest, trains=True)
+    assert (found.dataset.name, found.dataset.digest) == ("cases_full", "cd" * 18)
+    assert {tag.key: tag.value for tag in found.tags}["mlflow.data.context"] == "evaluation"
+    assert describe_input("metrics", {}, trains=True) is None
