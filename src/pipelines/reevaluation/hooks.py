@@ -45,6 +45,7 @@ class ReevaluationHooks:
         if "params:reevaluate" not in pipeline.inputs():
             return
         project = Path(run_params["project_path"])
+        self._release()  # of a run in this process that another hook has refused
         try:
             config = read_config(
                 ReevaluationConfig, catalog.load("params:reevaluate"), "reevaluate"
@@ -69,9 +70,9 @@ class ReevaluationHooks:
             reasons = "; ".join(reason["message"] for reason in verdict["reasons"])
             raise AlarmError(f"re-evaluation: {verdict['verdict']}: {reasons}")
 
-    @hook_impl(trylast=True)
+    @hook_impl(tryfirst=True)
     def on_pipeline_error(self) -> None:
-        """Give the lock back."""
+        """Give the lock back, before another hook ends the command."""
         self._release()
 
     def _release(self) -> None:
