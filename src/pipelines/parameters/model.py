@@ -105,7 +105,7 @@ class ModelConfig:
     """
 
     architecture: str = "digits16"
-    initialisation: str = "copy"
+    initialisation: str = "residual"
     bits: int = 8
     mean: float | None = None
     std: float | None = None
