@@ -32,6 +32,9 @@ AIMS = (
     ("ours", "joint", "time", 5),
     ("ours", "published", "steps", 8),
     ("ours", "tuned_random", "steps", 3),
+    ("residual", "joint", "time", 5),
+    ("residual", "published", "steps", 8),
+    ("residual", "tuned_random", "steps", 3),
 )
 
 

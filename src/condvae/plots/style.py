@@ -86,8 +86,11 @@ _KNOWN_STYLES = {
     "untrained": SamplerStyle("#D55E00", "s"),
     "prior": SamplerStyle("#6E7781", "^"),
 }
-_OTHER_COLOURS = ("#009E73", "#CC79A7", "#A06A00", "#56B4E9", "#882255", "#332288")
-_OTHER_MARKERS = ("D", "v", "P", "X", "<", ">")
+_OTHER_COLOURS = (
+    *("#009E73", "#CC79A7", "#A06A00", "#56B4E9", "#882255", "#332288"),
+    *("#DDAA33", "#555555"),
+)
+_OTHER_MARKERS = ("D", "v", "P", "X", "<", ">", "h", "*")
 
 
 def style_samplers(samplers: Sequence[str]) -> dict[str, SamplerStyle]:
