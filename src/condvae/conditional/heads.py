@@ -76,7 +76,7 @@ class ResidualHead(GaussianHead):
 
 HEADS: dict[str, type[GaussianHead]] = {"absolute": GaussianHead, "residual": ResidualHead}
 
-FLOWS = ("affine", "spline")
+FLOWS = ("affine", "spline", "additive")
 
 
 def parse_flows(text: str) -> dict[int, str]:

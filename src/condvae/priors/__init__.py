@@ -2,11 +2,15 @@
 
 from condvae.priors.flows import CouplingFlow, FlowDistribution, transformed_elements
 from condvae.priors.univariate import UNIVARIATES, Univariate
+from condvae.priors.vector import PRIORS, ConditionalPrior, make_prior
 
 __all__ = [
+    "PRIORS",
     "UNIVARIATES",
+    "ConditionalPrior",
     "CouplingFlow",
     "FlowDistribution",
     "Univariate",
+    "make_prior",
     "transformed_elements",
 ]

@@ -1,6 +1,7 @@
 """Coupling flows over latent groups, every parameter a function of a context.
 
 References:
+    L. Dinh, D. Krueger, Y. Bengio. NICE: non-linear independent components estimation. 2015.
     L. Dinh, J. Sohl-Dickstein, S. Bengio. Density estimation using Real NVP. ICLR 2017.
     C. Durkan, A. Bekasov, I. Murray, G. Papamakarios. Neural spline flows. NeurIPS 2019.
 """
@@ -19,7 +20,7 @@ from condvae.distributions import ConditionalDistribution, DiagonalGaussian
 from condvae.priors.univariate import BOUND, UNIVARIATES
 from condvae.vdvae.blocks import convolution
 
-__all__ = ["CouplingFlow", "FlowDistribution", "transformed_elements"]
+__all__ = ["CouplingFlow", "FlowDistribution", "full_precision", "transformed_elements"]
 
 
 class CouplingFlow(nn.Module):
@@ -30,7 +31,7 @@ class CouplingFlow(nn.Module):
     context. Both directions therefore cost one pass.
 
     Args:
-        kind: ``affine`` or ``spline``, the functions; see `UNIVARIATES`.
+        kind: ``affine``, ``spline`` or ``additive``, the functions; see `UNIVARIATES`.
         channels: Z.
         resolution: R.
         context_channels: Cc, channels of the context.
@@ -72,7 +73,7 @@ class CouplingFlow(nn.Module):
             Noise (B,Z,R,R) and terms (B,Z,R,R) whose sum over a case is the log-determinant.
         """
         log_slopes = torch.zeros_like(u)
-        with _full_precision(u):
+        with full_precision(u):
             context = context.to(u.dtype)
             for layer in self.layers:
                 u, log_slope = layer(u, context)
@@ -81,7 +82,7 @@ class CouplingFlow(nn.Module):
 
     def inverse(self, noise: Tensor, context: Tensor) -> Tensor:
         """From noise (B,Z,R,R) to standardised latents of the same shape."""
-        with _full_precision(noise):
+        with full_precision(noise):
             context = context.to(noise.dtype)
             for layer in reversed(self.layers):
                 assert isinstance(layer, _Coupling)
@@ -167,15 +168,23 @@ def transformed_elements(channels: int, resolution: int, layer: int) -> Tensor:
     return (parity % 2 == 0)[None]
 
 
+def full_precision(values: Tensor) -> torch.autocast:
+    """Undo autocast: a map rounded to half precision is not the inverse of the other direction."""
+    return torch.autocast(values.device.type, enabled=False)
+
+
 class _Coupling(nn.Module):
     """One layer; see `CouplingFlow`."""
 
     transformed: Tensor
+    places: Tensor
 
     def __init__(self, kind: str, transformed: Tensor, context_channels: int, hidden: int) -> None:
         super().__init__()
         self.univariate = UNIVARIATES[kind]
         self.register_buffer("transformed", transformed, persistent=False)
+        places = transformed.flatten().nonzero().flatten()
+        self.register_buffer("places", places, persistent=False)
         channels, resolution = transformed.shape[1:3]
         kernel_size = 3 if resolution > 1 else 1
         self.context = convolution(context_channels, hidden, 1)
@@ -185,29 +194,28 @@ class _Coupling(nn.Module):
 
     def forward(self, u: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Towards the noise, with the logs of the slopes."""
-        v, log_slopes = self.univariate.apply(u, self._shape(u, context))
-        zero = torch.zeros_like(log_slopes)
-        return (
-            torch.where(self.transformed, v, u),
-            torch.where(self.transformed, log_slopes, zero),
-        )
+        changing = u.flatten(1)[:, self.places]
+        v, log_slopes = self.univariate.apply(changing, self._shape(u, context))
+        return self._put(u, v), self._put(torch.zeros_like(u), log_slopes)
 
     def inverse(self, v: Tensor, context: Tensor) -> Tensor:
         """Towards the latents."""
-        u = self.univariate.invert(v, self._shape(v, context))
-        return torch.where(self.transformed, u, v)
+        changing = v.flatten(1)[:, self.places]
+        return self._put(v, self.univariate.invert(changing, self._shape(v, context)))
+
+    def _put(self, values: Tensor, changed: Tensor) -> Tensor:
+        """`values` (B,Z,R,R) with the transformed elements replaced by `changed` (B,D)."""
+        return values.flatten(1).index_copy(1, self.places, changed).reshape(values.shape)
 
     def _shape(self, values: Tensor, context: Tensor) -> Tensor:
-        """Parameters (B,Z,R,R,P) of the functions, from the elements that stay as they are."""
+        """Parameters (B,D,P) of the D functions, from the elements that stay as they are."""
         x: Tensor = self.context(F.gelu(context))
         if self.seen is not None:
             # Heads copied from the posterior's start with values far out: they would drown the rest.
             kept = values.masked_fill(self.transformed, 0.0).clamp(-BOUND, BOUND)
             x = x + self.seen(kept)
         x = self.last(F.gelu(self.middle(F.gelu(x))))
-        return x.reshape(len(x), values.shape[1], -1, *x.shape[2:]).movedim(2, -1)
-
-
-def _full_precision(values: Tensor) -> torch.autocast:
-    """Undo autocast: a map rounded to half precision is not the inverse of the other direction."""
-    return torch.autocast(values.device.type, enabled=False)
+        # (B,Z*P,R,R) -> (B,Z*R*R,P); functions that are not used would cost as much as the others.
+        count = x.shape[1] // values.shape[1]
+        x = x.reshape(len(x), values.shape[1], count, *x.shape[2:]).movedim(2, -1).flatten(1, 3)
+        return x[:, self.places]

@@ -70,7 +70,16 @@ def _invert_spline(v: Tensor, parameters: Tensor) -> Tensor:
     return u
 
 
+def _apply_additive(u: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    return u + parameters.squeeze(dim=-1), torch.zeros_like(u)
+
+
+def _invert_additive(v: Tensor, parameters: Tensor) -> Tensor:
+    return v - parameters.squeeze(dim=-1)
+
+
 UNIVARIATES = {
     "affine": Univariate(2, _apply_affine, _invert_affine),
     "spline": Univariate(3 * BINS - 1, _apply_spline, _invert_spline),
+    "additive": Univariate(1, _apply_additive, _invert_additive),
 }
