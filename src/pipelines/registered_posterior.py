@@ -143,7 +143,8 @@ def log_posterior(
         with _quiet():
             return Model.log(
                 artifact_path=None,
-                name="posterior",
+                # Not the name of a folder among the run's artifacts: MLflow would list both as one.
+                name="registered_posterior",
                 flavor=mlflow.pyfunc,
                 run_id=run_id,
                 python_model=str(pyfunc_model.__file__),
