@@ -25,6 +25,7 @@ from pipelines.comparison.finding import find_runs
 from pipelines.own_parameters import SHARED_FOLDER, check_folder, read_parameters
 from pipelines.parameters import (
     AnomalyConfig,
+    AttributesConfig,
     CompareConfig,
     CompleteConfig,
     EvaluationConfig,
@@ -39,6 +40,14 @@ __all__ = ["ParameterHooks", "TrackingHooks"]
 
 log = logging.getLogger(__name__)
 
+_WithInputs = (
+    AnomalyConfig
+    | AttributesConfig
+    | CompareConfig
+    | CompleteConfig
+    | ScoreConfig
+    | EvaluationConfig
+)
 _USER_ERRORS = (ConfigurationError, ScoreMismatchError, TrainingDivergedError)
 
 
@@ -77,11 +86,9 @@ class ParameterHooks:
         First, so that a run whose pictures, completions or extractors are missing is refused before
         there is an MLflow run.
         """
-        sections: dict[
-            str,
-            type[AnomalyConfig | CompareConfig | CompleteConfig | ScoreConfig | EvaluationConfig],
-        ] = {
+        sections: dict[str, type[_WithInputs]] = {
             "anomaly": AnomalyConfig,
+            "attributes": AttributesConfig,
             "compare": CompareConfig,
             "complete": CompleteConfig,
             "score": ScoreConfig,

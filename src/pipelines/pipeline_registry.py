@@ -6,6 +6,8 @@ from kedro.pipeline import Pipeline
 
 from pipelines import (
     anomaly,
+    attributes,
+    attributes_ladder,
     comparison,
     completion,
     conditional_training,
@@ -36,6 +38,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     `anomaly` says how well foreign images are told by what is seen of them.
     `complete` completes one's own pictures with a posterior that exists.
     `reevaluate` judges the registered champion again, and pictures that have arrived.
+    `attributes` trains and judges a flat conditional VAE, attributes in, images out;
+    `attributes_ladder` says what each of its ingredients is worth.
     """
     data = data_preparation.create_pipeline()
     weights = pretrained_weights.create_pipeline()
@@ -58,6 +62,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "score": score,
         "anomaly": data + stored + anomaly.create_pipeline(),
         "compare": comparison.create_pipeline(),
+        "attributes": data + attributes.create_pipeline(),
+        "attributes_ladder": data + attributes_ladder.create_pipeline(),
         "complete": stored + completion.create_pipeline(),
         "reevaluate": data + reevaluation.create_pipeline(),
         "verify": data + weights + verification.create_pipeline(),

@@ -7,11 +7,14 @@ client and the run's id (MLflow's "active run" belongs to a thread).
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
+import os
+import platform
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,7 @@ __all__ = [
     "git_state",
     "log_metrics",
     "log_output",
+    "nested_run",
     "peak_memory_mib",
     "progress_bar",
     "record_stage",
@@ -77,12 +81,15 @@ _TAGS: dict[str, dict[str, str]] = {
         "manifest": "manifest_sha256",
     },
     "feature_network": {"name": "extractor", "sha256": "extractor_sha256"},
+    "flat_vae": {"sha256": "model_sha256"},
+    "attribute_classifier": {"name": "extractor", "sha256": "extractor_sha256"},
 }
 # Outputs with a folder that is kept with the run, and its place among the artifacts.
 _FOLDERS = {
     "posterior": "posterior",
     "trained_vae": "vae",
     "data_docs": "data_docs",
+    "flat_vae": "model",
 }
 # Completed pictures whose overviews are kept with the run.
 _OVERVIEWS = 16
@@ -90,6 +97,16 @@ _TABLES = (
     *("metrics.json", "metrics.csv", "comparisons.json", "calibration.json", "cases.parquet"),
     "run_facts.json",
 )
+
+
+# Pages with figures, and the tables beside them: their place among the artifacts, names of the tables.
+_PAGES = {
+    "attribute_files": ("attributes", ("metrics.json", "metrics.csv")),
+    "ladder_files": (
+        "attributes_ladder",
+        ("ladder.json", "ladder.csv", "contributions.json", "results.json"),
+    ),
+}
 
 
 def peak_memory_mib() -> float:
@@ -221,6 +238,38 @@ def log_metrics(values: Mapping[str, float], step: int = 0) -> None:
         log.warning("metrics were not logged to MLflow: %s", error)
 
 
+@contextlib.contextmanager
+def nested_run(name: str, tags: Mapping[str, Any]) -> Iterator[None]:
+    """Log metrics to a run below the current one while the block lasts; does nothing without one.
+
+    However the block ends, its run is ended too: as finished, failed, or killed by Ctrl-C.
+
+    Args:
+        name: Of the run.
+        tags: Facts about it.
+    """
+    global _run_id  # noqa: PLW0603
+    if _run_id is None:
+        yield
+        return
+    client, parent = mlflow.MlflowClient(), _run_id
+    experiment = client.get_run(parent).info.experiment_id
+    # Host and process, so that the next run can tell that this one was killed.
+    facts = {"mlflow.parentRunId": parent, "host": platform.node(), "pid": os.getpid(), **tags}
+    own = {key: str(value) for key, value in facts.items()}
+    _run_id = client.create_run(experiment, tags=own, run_name=name).info.run_id
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(_run_id, status)
+        _run_id = parent
+
+
 def log_output(name: str, value: Any) -> None:
     """Log what a node has returned under the dataset `name`."""
     if _run_id is None:
@@ -259,10 +308,12 @@ def _list_files(name: str, value: Any) -> list[tuple[str, str]]:
         # Only this run's files: the folder may hold older ones.
         files = (value["report"], value["cards"], *value["figures"], *_TABLES)
         return [(file, "report") for file in files]
-    if name == "comparison_files":
-        return [(file, "comparison") for file in value["files"]]
-    if name == "anomaly_files":
-        return [(file, "anomaly") for file in (*value["figures"], "auroc.json", "auroc.csv")]
+    if name in ("comparison_files", "anomaly_files"):
+        files = value.get("files") or (*value["figures"], "auroc.json", "auroc.csv")
+        return [(file, name.removesuffix("_files")) for file in files]
+    if name in _PAGES:
+        place, tables = _PAGES[name]
+        return [(file, place) for file in (value["page"], *value["figures"], *tables)]
     if name == "completion_page":
         pictures = value["names"][:_OVERVIEWS]
         overviews = [(f"{picture}/overview.png", f"complete/{picture}") for picture in pictures]
@@ -285,11 +336,11 @@ class MlflowMetrics:
     """Training callback that streams metrics to the current run.
 
     Args:
-        start: What the training starts from; decides the tags that tell of a resumed run.
+        start: What the training starts from, for the tags of a resumed run; None = no such tags.
     """
 
-    def __init__(self, start: Start) -> None:
-        self._start: Start | None = start
+    def __init__(self, start: Start | None = None) -> None:
+        self._start = start
         self._clock = 0.0
         self._step = 0
         self._batch_size = 0

@@ -25,7 +25,7 @@ from condvae.data.records import SPLITS
 from condvae.files import open_atomic, write_json
 from condvae.metrics.definitions import METRICS
 
-__all__ = ["SUITES", "GXValidator", "write_data_docs"]
+__all__ = ["ATTRIBUTE", "SUITES", "GXValidator", "write_data_docs"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ METRIC_COLUMNS = (
     *("n", "k", "temperature", "extractor", "settings", "seed", "manifest"),
 )
 MANIFEST_COLUMNS = ("row", "origin", "sha256", "width", "height", "mode", "split", "label")
+ATTRIBUTE = "attribute_"  # begins the names of columns that are attributes
 LARGEST = sys.float_info.max
 RUN_TIME = "%Y%m%dT%H%M%S.%fZ"  # in the names of Great Expectations' folders
 
@@ -98,9 +99,26 @@ def _tolerated_bounds() -> dict[str, tuple[float | None, float | None]]:
     }
 
 
+def attributes_suite(table: pd.DataFrame) -> list[Any]:
+    """Expectations of the table of attributes: one row per image, in words."""
+    from great_expectations import expectations as gxe
+
+    named = [str(name) for name in table.columns if str(name).startswith(ATTRIBUTE)]
+    return [
+        _columns_present(("row", "split", "held_out")),
+        *(gxe.ExpectColumnValuesToNotBeNull(column=name) for name in ("row", "split", "held_out")),
+        gxe.ExpectColumnValuesToBeUnique(column="row"),
+        gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS)),
+        gxe.ExpectTableColumnCountToBeBetween(min_value=4),
+        # What all images share, or nobody knows, is no condition.
+        *(gxe.ExpectColumnUniqueValueCountToBeBetween(column=n, min_value=2) for n in named),
+    ]
+
+
 SUITES: dict[str, Callable[[pd.DataFrame], list[Any]]] = {
     "manifest": manifest_suite,
     "metrics": metrics_suite,
+    "attributes": attributes_suite,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
@@ -179,3 +180,50 @@ def test_runs_of_dead_processes_are_closed(experiment):
     close_dead_runs(experiment)
     assert client.get_run(runs["RUNNING"][0]).info.status == "KILLED"
     assert client.get_run(runs["RUNNING"][1]).info.status == "RUNNING"
+
+
+def test_pages_of_attributes_have_their_places(kept):
+    files = {"folder": "a", "page": "report.html", "figures": ["edits.png"]}
+    assert kept("attribute_files", files) == [
+        (f"a/{name}", "attributes")
+        for name in ("report.html", "edits.png", "metrics.json", "metrics.csv")
+    ]
+    assert ("a/contributions.json", "attributes_ladder") in kept("ladder_files", files)
+    assert kept("flat_vae", {"folder": "m", "sha256": "f"}) == [("m", "model")]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")],
+)
+def test_nested_runs_end_however_they_end(monkeypatch, error, status):
+    made = {}
+
+    class Client:
+        def get_run(self, run_id):
+            assert run_id == "parent"
+            return SimpleNamespace(info=SimpleNamespace(experiment_id="7"))
+
+        def create_run(self, experiment, tags, run_name):
+            made.update(experiment=experiment, tags=tags, name=run_name)
+            return SimpleNamespace(info=SimpleNamespace(run_id="child"))
+
+        def set_terminated(self, run_id, status):
+            made["ended"] = (run_id, status)
+
+    monkeypatch.setattr(tracking, "_run_id", "parent")
+    monkeypatch.setattr(tracking.mlflow, "MlflowClient", Client)
+    with contextlib.suppress(ValueError, KeyboardInterrupt), tracking.nested_run("a", {"seed": 1}):
+        assert tracking._run_id == "child"
+        if error is not None:
+            raise error
+    assert tracking._run_id == "parent"
+    assert made["ended"] == ("child", status)
+    assert made["tags"]["mlflow.parentRunId"] == "parent"
+    assert (made["tags"]["seed"], made["tags"]["pid"]) == ("1", str(os.getpid()))
+
+
+def test_without_a_run_nothing_is_nested(monkeypatch):
+    monkeypatch.setattr(tracking, "_run_id", None)
+    with tracking.nested_run("a", {}):
+        assert tracking._run_id is None

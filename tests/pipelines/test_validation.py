@@ -71,7 +71,7 @@ def test_an_unknown_suite_is_refused():
 
 
 def test_good_tables_come_back_unchanged(manifest, metrics):
-    assert set(SUITES) == {"manifest", "metrics"}
+    assert set(SUITES) == {"manifest", "metrics", "attributes"}
     assert GXValidator("manifest").validate(manifest) is manifest
     assert GXValidator("metrics").validate(metrics) is metrics
 

@@ -1,6 +1,7 @@
 """Every parameter of the project as frozen dataclasses, one per section."""
 
 from pipelines.parameters.anomaly import AnomalyConfig
+from pipelines.parameters.attributes import AttributesConfig, LadderConfig, Rung
 from pipelines.parameters.check import check_parameters
 from pipelines.parameters.comparison import CompareConfig
 from pipelines.parameters.completion import CompleteConfig
@@ -23,15 +24,18 @@ from pipelines.parameters.registry import RegistryConfig
 
 __all__ = [
     "AnomalyConfig",
+    "AttributesConfig",
     "CompareConfig",
     "CompleteConfig",
     "EvaluationConfig",
     "ExtractorConfig",
     "FeatureConfig",
+    "LadderConfig",
     "ManifestConfig",
     "ModelConfig",
     "ReevaluationConfig",
     "RegistryConfig",
+    "Rung",
     "SamplingConfig",
     "ScoreConfig",
     "TaskConfig",

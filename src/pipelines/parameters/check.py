@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from condvae.configuration import ConfigurationError, check_choice, read_config
+from condvae.cvae.config import CvaeConfig
 from condvae.data.config import SIDE_INFORMATION_SOURCES, DataConfig
 from condvae.data.fetching import check_obtainable
 from condvae.images import DataContract
@@ -21,6 +22,7 @@ from condvae.training.config import ObjectiveConfig, TrainingConfig
 from condvae.training.start import StartConfig, was_started_from
 from condvae.vdvae.architectures import architecture_named
 from pipelines.parameters.anomaly import AnomalyConfig
+from pipelines.parameters.attributes import AttributesConfig, LadderConfig
 from pipelines.parameters.comparison import CompareConfig
 from pipelines.parameters.completion import CompleteConfig
 from pipelines.parameters.evaluation import EvaluationConfig, ScoreConfig
@@ -56,6 +58,11 @@ _SECTIONS: dict[str, type] = {
     "compare": CompareConfig,
     "complete": CompleteConfig,
     "anomaly": AnomalyConfig,
+    "attributes": AttributesConfig,
+    "cvae": CvaeConfig,
+    "cvae_training": TrainingConfig,
+    "prior_training": TrainingConfig,
+    "ladder": LadderConfig,
     "start": StartConfig,
     "verify": VerifyConfig,
     "reevaluate": ReevaluationConfig,
@@ -109,6 +116,7 @@ def check_parameters(parameters: Mapping[str, Any], project: Path | None = None)
     _check_overlays(parameters)
     _check_task(parameters)
     _check_objective(parameters)
+    read_config(LadderConfig, parameters["ladder"], "ladder").list_rungs(parameters["cvae"])
     if project is not None:
         _check_sources(parameters, project)
 

@@ -38,6 +38,10 @@ class FoldersConfig:
     reporting: str
     comparison: str
     anomaly: str
+    attributes: str
+    attributes_reporting: str
+    ladder: str
+    ladder_reporting: str
     data_docs: str
 
 

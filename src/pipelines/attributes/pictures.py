@@ -1,0 +1,259 @@
+"""Pictures of every use of a flat model: samples, sweeps, edits, ways, and what it reads off images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from condvae.attributes import Attribute, AttributeTable
+from condvae.calibration.classes import assess_classes
+from condvae.cvae.generation import edit, interpolate, sample, sweep, sweep_values
+from condvae.cvae.model import FlatVAE
+from condvae.plots import plot_reliability, plot_training
+from condvae.plots.attributes import (
+    plot_attribute_samples,
+    plot_attribute_sweep,
+    plot_condition_paths,
+    plot_edits,
+)
+from condvae.plots.confusion import plot_confusion
+from pipelines.attributes.choices import find_ties
+from pipelines.attributes.tables import AttributedImages
+
+__all__ = ["Picture", "draw_bayes", "draw_training", "draw_uses"]
+
+# More do not fit a page.
+MOST_ROWS, MOST_SWEEPS, MOST_CHANGES, MOST_VALUES = 24, 6, 12, 20
+NOISES, PICTURES, PATHS, STEPS = 4, 6, 5, 8
+LABELS = 99  # drawn of each image's probabilities, see `assess_probabilities`
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its file name and what to see in it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def draw_uses(
+    model: FlatVAE,
+    known: AttributedImages,
+    hold_out: Sequence[Mapping[str, Any]],
+    *,
+    shown: int,
+    seed: int,
+) -> list[Picture]:
+    """Draw samples, held-out combinations, sweeps, edits and ways between conditions.
+
+    Args:
+        model: What is shown.
+        known: Images with their attributes.
+        hold_out: Combinations that were not trained on.
+        shown: Images in a row.
+        seed: Of all noise.
+    """
+    ties = find_ties(known.table, known.rows("train"))
+    pictures = [_draw_samples(model, known.table, shown, seed)]
+    if hold_out:
+        pictures.append(_draw_held_out(model, known, hold_out, shown, seed))
+    names = [a.name for a in model.attributes][:MOST_SWEEPS]
+    pictures += [_draw_sweep(model, known, name, ties[name], seed) for name in names]
+    if model.prior.invertible:
+        pictures.append(_draw_edits(model, known, ties))
+    return [*pictures, _draw_paths(model, known.table, seed)]
+
+
+def draw_bayes(
+    attributes: Sequence[Attribute], probabilities: Mapping[str, NDArray[Any]], seed: int
+) -> list[Picture]:
+    """Draw what p(value | x) takes for what, and whether its probabilities come true.
+
+    Args:
+        attributes: Of the conditions.
+        probabilities: ``labels`` (N,A), and attribute -> (n,K) of the images where it is known.
+        seed: Of ties and simulations.
+    """
+    labels, rng = probabilities["labels"], np.random.default_rng(seed)
+    confusions, curves = [], {}
+    for place, attribute in enumerate(attributes):
+        table = probabilities.get(attribute.name)
+        if table is None:
+            continue
+        true = labels[:, place][~np.isnan(labels[:, place])].astype(np.int64)
+        drawn = (table.cumsum(axis=1)[:, :-1] <= rng.random((LABELS, len(table), 1))).sum(axis=2)
+        curves[attribute.name] = asdict(assess_classes(drawn, true, table.shape[1], seed=seed))
+        counts = np.zeros((table.shape[1],) * 2, np.int64)
+        np.add.at(counts, (true, table.argmax(axis=1)), 1)
+        confusions.append((attribute, counts))
+    confusions = [c for c in confusions if len(c[0].values) <= MOST_VALUES]
+    pictures = []
+    if confusions:
+        attribute, counts = max(confusions, key=lambda c: len(c[0].values))
+        pictures.append(
+            Picture(
+                "confusion.png",
+                f"The model as a classifier: {attribute.name}",
+                "The likeliest value by Bayes' rule from log p(x | y), nothing else being known, "
+                "on test images. A model of p(x | y) that ignores y would be no better than chance.",
+                plot_confusion(counts, attribute.values, title=f"{attribute.name} by Bayes' rule"),
+            )
+        )
+    if curves:
+        chosen = dict(list(curves.items())[:MOST_SWEEPS])
+        figure = plot_reliability(chosen, title="Do probabilities by Bayes' rule come true?")
+        caption = (
+            "Test images, by the probability of their likeliest value. Points on the diagonal: the "
+            "probabilities are right; below it: too sure."
+        )
+        pictures.append(Picture("reliability.png", "Calibration of p(value | x)", caption, figure))
+    return pictures
+
+
+def draw_training(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Picture]:
+    """Draw the curves of every stage."""
+    words = {
+        "cvae": "The VAE; with two stages p(z) is N(0, I) here.",
+        "prior": "The prior p(z | y) on draws from the frozen encoder.",
+    }
+    caption = (
+        "The result are the weights of the best validation. A validation curve that rises while the "
+        "training curve falls: training images are being memorised."
+    )
+    return [
+        Picture(
+            f"training_{stage}.png",
+            f"Training, stage {number}",
+            f"{words.get(stage, stage)} {caption}",
+            plot_training(history, loss_unit="nats"),
+        )
+        for number, (stage, history) in enumerate(histories.items(), 1)
+        if history
+    ]
+
+
+def _draw_samples(model: FlatVAE, table: AttributeTable, shown: int, seed: int) -> Picture:
+    wanted = [{a.name: value} for a in model.attributes for value in sweep_values(a)][:MOST_ROWS]
+    y = torch.cat([table.parse(condition) for condition in wanted]).to(model.device)
+    drawn = _colours_last(sample(model, y, shown, seed)).swapaxes(0, 1)
+    return Picture(
+        "samples.png",
+        "Samples for given attributes",
+        "Each row was asked for one value, everything else being unknown: the rest should vary as "
+        "it does among real images with that value.",
+        plot_attribute_samples({_say(c): d for c, d in zip(wanted, drawn, strict=True)}),
+    )
+
+
+def _draw_held_out(
+    model: FlatVAE,
+    known: AttributedImages,
+    hold_out: Sequence[Mapping[str, Any]],
+    shown: int,
+    seed: int,
+) -> Picture:
+    table, rows = known.table, {}
+    y = torch.cat([table.parse(condition) for condition in hold_out])
+    drawn = _colours_last(sample(model, y.to(model.device), shown, seed)).swapaxes(0, 1)
+    for wanted, code, images in zip(hold_out, y, drawn, strict=True):
+        named = ~code.isnan()
+        real = np.flatnonzero((table.values[:, named] == code[named]).all(dim=1).numpy())
+        rows[f"{_say(wanted)}, real"] = np.asarray(known.images.pixels[real[:shown]])
+        rows[f"{_say(wanted)}, sampled"] = images
+    return Picture(
+        "held_out.png",
+        "Combinations that were never trained on",
+        "Real images of combinations that training left out, and samples for them. The model has seen "
+        "either value, but never both together.",
+        plot_attribute_samples(rows, title="Held-out combinations"),
+    )
+
+
+def _draw_sweep(
+    model: FlatVAE, known: AttributedImages, name: str, tied: set[str], seed: int
+) -> Picture:
+    attribute = model.attributes[known.table.index(name)]
+    values = sweep_values(attribute)[:MOST_VALUES]
+    y = _forget(known.table, known.table.rows(known.rows("test")[:1]), tied | {name})
+    images = sweep(model, y.repeat(NOISES, 1).to(model.device), name, seed, values=values)
+    rest = ", ".join(f"{k} = {v}" for k, v in known.table.describe(y)[0].items()) or "nothing"
+    return Picture(
+        f"sweep_{_file_name(name)}.png",
+        f"Sweep of {name}",
+        f"Given besides: {rest}.",
+        plot_attribute_sweep(_colours_last(images), name, values),
+    )
+
+
+def _draw_edits(model: FlatVAE, known: AttributedImages, ties: Mapping[str, set[str]]) -> Picture:
+    table, rows = known.table, known.rows("test")[:PICTURES]
+    pixels, y = known.pixels(rows), table.rows(rows).to(model.device)
+    changes = [
+        (a.name, value)
+        for a in model.attributes
+        for value in dict.fromkeys((sweep_values(a)[0], sweep_values(a)[-1]))
+    ][:MOST_CHANGES]
+    edited = [edit(model, pixels, y, y)]
+    for name, value in changes:
+        before = _forget(table, y, ties[name])
+        after = before.clone()
+        after[:, table.index(name)] = table.parse({name: value})[0, table.index(name)]
+        edited.append(edit(model, pixels, before, after))
+    words = ["unchanged", *(f"{name} = {value}" for name, value in changes)]
+    names = [f"test image {row}" for row in rows.tolist()]
+    return Picture(
+        "edits.png",
+        "Edits of given pictures",
+        "A picture's latents are taken to the prior's noise under its own attributes, and back under "
+        "others: what the attribute does not say should stay. “Unchanged” is what encoding and "
+        "decoding alone make of it. Attributes that give each other away are unknown on both sides.",
+        plot_edits(_colours_last(pixels), _colours_last(torch.stack(edited)), words, names),
+    )
+
+
+def _draw_paths(model: FlatVAE, table: AttributeTable, seed: int) -> Picture:
+    attribute = max(model.attributes, key=lambda a: len(sweep_values(a)))
+    values = sweep_values(attribute)
+    pairs = list(pairwise(values))[:: max(1, (len(values) - 1) // PATHS)][:PATHS]
+    first, last = (
+        torch.cat([table.parse({attribute.name: pair[end]}) for pair in pairs]).to(model.device)
+        for end in (0, 1)
+    )
+    strips = _colours_last(interpolate(model, first, last, STEPS, seed))
+    starts, ends = ([f"{attribute.name} = {pair[end]}" for pair in pairs] for end in (0, 1))
+    return Picture(
+        "paths.png",
+        "From one condition to another",
+        "The features of y move on a straight line, the noise stays. Images in between belong to no "
+        "value of the attribute; none of them should fall apart.",
+        plot_condition_paths(strips, starts, ends),
+    )
+
+
+def _forget(table: AttributeTable, y: Tensor, names: set[str]) -> Tensor:
+    result = y.clone()
+    result[:, [table.index(name) for name in sorted(names)]] = torch.nan
+    return result
+
+
+def _say(condition: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in condition.items())
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _colours_last(images: Tensor) -> NDArray[np.uint8]:
+    """uint8 (...,C,H,W) -> (...,H,W,C)."""
+    return np.ascontiguousarray(images.movedim(-3, -1).cpu().numpy())

@@ -1,0 +1,120 @@
+"""The report of the ladder: a table, what each ingredient contributes, and samples of every rung."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from condvae.configuration import read_config
+from condvae.plots.attributes import plot_attribute_samples, plot_ladder
+from pipelines import tracking
+from pipelines.attributes.nodes import open_attributed
+from pipelines.attributes.page import Table
+from pipelines.attributes.pictures import Picture
+from pipelines.attributes.report import format_score, write_files
+from pipelines.attributes_ladder.tables import HEADLINES
+from pipelines.parameters import LadderConfig
+
+__all__ = ["write_ladder_report"]
+
+SHARES = ("accuracy", "accuracy_of_ceiling", "held_out_accuracy_of_ceiling")
+DRAWN = ("log_prob_nats", "frechet_means", "accuracy_of_ceiling", "information_used_nats")
+_LEAD = (
+    "The same networks, data and number of updates, with one ingredient after another: what q(z | "
+    "x, y) sees, p(z | y), how it is trained, and the likelihood of the pixels."
+)
+
+
+def write_ladder_report(
+    image_store: dict[str, Any],
+    attribute_table: pd.DataFrame,
+    attribute_facts: dict[str, Any],
+    ladder_table: pd.DataFrame,
+    ladder_contributions: pd.DataFrame,
+    ladder_samples: dict[str, NDArray[np.uint8]],
+    ladder: dict[str, Any],
+    folders: dict[str, str],
+    seed: int,
+) -> dict[str, Any]:
+    """Write table, figures and page; return what was written."""
+    config = read_config(LadderConfig, ladder, "ladder")
+    known = open_attributed(image_store, attribute_table, attribute_facts)
+    rows = known.rows("test")[: config.shown]
+    records = ladder_table.to_dict("records")
+    keys = [key for key in HEADLINES if key in set(ladder_table["metric"])]
+    titles = {key: HEADLINES[key][-1] for key in keys}
+    real = np.asarray(known.images.pixels[rows])
+    chart = Picture(
+        "ladder.png",
+        "Rungs of the ladder",
+        f"Mean of {config.seeds} seeds, ± one standard error over them.",
+        plot_ladder(records, [key for key in DRAWN if key in keys], titles=titles),  # type: ignore[arg-type]
+    )
+    shown = Picture(
+        "samples.png",
+        "Samples of each rung",
+        f"Decoder means at the attributes of the same {len(rows)} test images, which are the first "
+        f"row; the noise is the same too. Seed {seed}.",
+        plot_attribute_samples(
+            {"real images": real, **ladder_samples}, title="Samples of each rung"
+        ),
+    )
+    parts = [
+        ("Rungs", _budget(config), [_rung_table(ladder_table, keys)], [chart, shown]),
+        (
+            "What each ingredient contributes",
+            "Differences of two rungs, seed by seed, ± one standard error over seeds. With so few "
+            "seeds a difference below about three standard errors says little.",
+            [_contribution_table(ladder_contributions, keys)],
+            [],
+        ),
+    ]
+    facts = {
+        "data": f"{image_store['name']}, {attribute_facts['images']['test']} test images",
+        "attributes": ", ".join(known.table.names),
+        "seeds": f"{seed} to {seed + config.seeds - 1}",
+        "draws of each log p(x | y)": str(config.evaluation.draws),
+        "samples of each condition": str(config.evaluation.samples),
+        **{f"rung {name}": str(config.definitions[name]) for name in config.rungs},
+        **tracking.git_state(),
+    }
+    title = f"Ladder of conditional priors: {image_store['name']}"
+    return write_files(Path(folders["ladder_reporting"]), title, _LEAD, parts, facts)
+
+
+def _budget(config: LadderConfig) -> str:
+    return (
+        f"Every run has {config.steps} updates in all: trained jointly, all of them train "
+        f"everything; in two stages {config.steps - config.prior_steps} train the VAE and "
+        "{config.prior_steps} the prior. The weights of the best validation count."
+    )
+
+
+def _rung_table(table: pd.DataFrame, keys: list[str]) -> Table:
+    rows = [
+        [f"{rung}, {str(stage).replace('_', ' ')}", *_cells(own, keys)]
+        for (rung, stage), own in table.groupby(["rung", "stage"], sort=False)
+    ]
+    headings = ["", *(HEADLINES[key][-1] for key in keys)]
+    return Table("Mean over seeds ± one standard error", headings, rows)
+
+
+def _contribution_table(table: pd.DataFrame, keys: list[str]) -> Table:
+    rows = [
+        [str(name), f"{own['before'].iloc[0]} → {own['after'].iloc[0]}", *_cells(own, keys)]
+        for name, own in table.groupby("contribution", sort=False)
+    ]
+    headings = ["", "from → to", *(HEADLINES[key][-1] for key in keys)]
+    return Table("After less before; higher is better but for bits and distances", headings, rows)
+
+
+def _cells(rows: pd.DataFrame, keys: list[str]) -> list[str]:
+    found = {
+        row.metric: (float(str(row.value)), float(str(row.standard_error)))
+        for row in rows.itertuples()
+    }
+    return [format_score(found.get(key), share=key in SHARES) for key in keys]

@@ -1,0 +1,222 @@
+"""`attributes` from the parameters of the environment `test` to model, tables, pictures and page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from condvae.attributes import Attribute
+from condvae.configuration import ConfigurationError, read_config
+from condvae.cvae.evaluation import EvaluationSettings
+from condvae.cvae.folder import load_cvae
+from condvae.cvae.generation import sample
+from condvae.files import sha256_of_file
+from pipelines import tracking
+from pipelines.attributes import judging
+from pipelines.attributes.judging import BayesClassifier
+from pipelines.attributes.nodes import StageMetrics, metric_names
+from pipelines.hooks import ParameterHooks
+from pipelines.parameters import AttributesConfig
+from pipelines.pipeline_registry import register_pipelines
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("attributes")
+
+
+@pytest.fixture(scope="module")
+def done(run_nodes, folder):
+    return run_nodes("attributes", folder)
+
+
+def test_model_folder_opens_and_draws(done, folder):
+    described = done["flat_vae"]
+    assert Path(described["folder"]) == folder / "06_models/attributes/model"
+    model, card = load_cvae(described["folder"])
+    assert card["hold_out"] == [{"class": "0", "slant": "right"}]
+    assert card["weights_source"]["run"] == described["run"]
+    names = ["class", "odd", "at_least_five", "slant", "thickness", "size"]
+    assert [a.name for a in model.attributes] == names
+    y = torch.full((2, 6), torch.nan)
+    assert sample(model, y, 3).shape == (3, 2, 1, 16, 16)
+
+
+def test_table_is_tidy_and_complete(done):
+    table = done["attribute_metrics"]
+    json.dumps(table.to_dict("records"))
+    keys = ["metric", "attribute", "group", "pixels"]
+    assert not table.duplicated(keys).any()
+    for metric in (
+        *("log_prob_nats", "bits_per_dim", "information_used_nats", "attribute_accuracy"),
+        *("attribute_accuracy_of_ceiling", "frechet_distance", "diversity_features"),
+        *("bayes_accuracy", "bayes_calibration_error"),
+    ):
+        assert metric in set(table["metric"]), metric
+    assert set(table["model"]) == {done["flat_vae"]["sha256"]}
+    logged = done["logged"]
+    row = table[(table["metric"] == "bits_per_dim") & (table["group"] == "all")].iloc[0]
+    assert logged["attributes/all/bits_per_dim/all/none"] == row["value"]
+    # Every stage streams under its own name.
+    assert {"cvae/train/loss", "prior/train/loss", "prior/validation/bits_per_dim"} <= set(logged)
+
+
+def test_probabilities_are_those_of_the_test_images(done):
+    found = done["attribute_probabilities"]
+    rows = (done["manifest"]["split"] == "test").sum()
+    assert found["labels"].shape == (rows, 6)
+    assert found["class"].shape == (rows, 10)
+    np.testing.assert_allclose(found["slant"].sum(axis=1), 1)
+
+
+def test_page_stands_alone_and_shows_every_use(done, folder):
+    files = done["attribute_files"]
+    place = folder / "08_reporting/attributes"
+    assert files["folder"] == place.as_posix()
+    shown = {"samples.png", "held_out.png", "sweep_slant.png", "edits.png", "paths.png"}
+    assert shown | {"confusion.png", "reliability.png"} <= set(files["figures"])
+    for name in files["figures"]:
+        assert (place / name).read_bytes().startswith(b"\x89PNG")
+    page = (place / files["page"]).read_text()
+    assert page.count("data:image/png;base64,") == len(files["figures"])
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "class = 0, slant = right" in page
+
+
+def test_same_again_trains_nothing_and_gives_the_same(done, run_nodes, folder):
+    checkpoints = {p: p.stat().st_mtime_ns for p in folder.rglob("checkpoint-*.pt")}
+    judge = Path(done["attribute_classifier"]["folder"]) / "model.safetensors"
+    before = judge.stat().st_mtime_ns
+    again = run_nodes("attributes", folder)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("checkpoint-*.pt")} == checkpoints
+    assert judge.stat().st_mtime_ns == before
+    assert again["flat_vae"]["sha256"] == done["flat_vae"]["sha256"]
+    weights = Path(again["flat_vae"]["folder"]) / "model.safetensors"
+    assert sha256_of_file(weights) == done["flat_vae"]["sha256"]
+    pd.testing.assert_frame_equal(again["attribute_metrics"], done["attribute_metrics"])
+
+
+def test_a_mixture_has_no_edits_and_needs_no_held_out_combination(run_nodes, tmp_path):
+    changes = {
+        "attributes": {"conditions": ["class", "size:continuous"], "hold_out": []},
+        "cvae": {"prior": "mixture", "training": "joint"},
+    }
+    done = run_nodes("attributes", tmp_path, changes)
+    figures = done["attribute_files"]["figures"]
+    assert "sweep_size.png" in figures
+    assert not {"edits.png", "held_out.png", "training_prior.png"} & set(figures)
+    table = done["attribute_metrics"]
+    assert set(table["group"]) == {"all", "alone"}
+    # A continuous attribute has no share of right ones.
+    assert set(table.loc[table["group"] == "alone", "attribute"]) == {"class"}
+
+
+def test_bayes_knows_nothing_of_other_attributes():
+    attributes = (Attribute("class", ("a", "b")), Attribute("odd", ("no", "yes")))
+
+    class Model:
+        def log_prob(self, pixels, y, draws, *, seed, batch_size):
+            assert y[:, 1].isnan().all()
+            return torch.where(y[:, 0] == 0, 0.0, torch.tensor([2.0, -1.0], dtype=torch.float64))
+
+    model = Model()
+    model.attributes = attributes
+    training = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
+    bayes = BayesClassifier(attributes, training, 8)
+    y = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    found = bayes(model, torch.zeros(2, 1, 8, 8), y, "class", 1, seed=0)
+    odds = np.exp([2.0, -1.0]) / 3  # a is three times as common
+    np.testing.assert_allclose(found[:, 1], odds / (1 + odds))
+    assert bayes.found["class"] is not None
+
+
+def test_single_values_are_asked_for_alone(monkeypatch):
+    attributes = (Attribute("class", ("a", "b")), Attribute("odd", ("no", "yes")))
+    y = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, torch.nan]])
+
+    def draw(model, wanted, n, seed, **_):
+        assert (~wanted.isnan()).sum(dim=0).min() == 0
+        # Pixel k is attribute k; what is unknown is drawn as 0, and class b as class a in draw 0.
+        drawn = wanted.nan_to_num().expand(n, *wanted.shape).clone()
+        drawn[0, :, 0] = 0
+        return drawn.to(torch.uint8)[:, :, :, None, None]
+
+    def read(network, images, batch_size):
+        values = images.flatten(1).double().numpy()
+        return SimpleNamespace(values=values)
+
+    monkeypatch.setattr(judging, "sample", draw)
+    monkeypatch.setattr(judging, "predict_attributes", read)
+    model = SimpleNamespace(attributes=attributes, device="cpu")
+    real = y.nan_to_num().to(torch.uint8)[:, :, None, None]
+    settings = EvaluationSettings(samples=2)
+    found = judging.score_single_values(model, None, real, y, "eye", settings)
+    values = {(r["metric"], r["attribute"]): (r["value"], r["n"]) for r in found}
+    assert values == {
+        # Of eight images two, b in draw 0, are wrong.
+        ("attribute_accuracy", "class"): (0.75, 8),
+        ("attribute_accuracy_of_ceiling", "class"): (0.75, 8),
+        ("attribute_accuracy", "odd"): (1.0, 6),
+        ("attribute_accuracy_of_ceiling", "odd"): (1.0, 6),
+    }
+    assert {(r["group"], r["pixels"], r["extractor"]) for r in found} == {("alone", "mean", "eye")}
+
+
+def test_stages_do_not_share_steps(monkeypatch):
+    logged = []
+    monkeypatch.setattr(tracking, "log_metrics", lambda v, step: logged.append((step, dict(v))))
+    stages = StageMetrics()
+    for name in ("cvae", "prior"):
+        stages.on_start(name, 0, 2, 8)
+        stages.on_metrics(1, {"train/loss": 3.0})
+    assert [next(iter(values)) for _, values in logged] == ["cvae/train/loss", "prior/train/loss"]
+
+
+def test_names_are_such_as_mlflow_takes():
+    row = {"group": "all", "metric": "f", "attribute": "class=3 (a)", "pixels": None, "value": 1.0}
+    assert metric_names([row, {**row, "value": None}, {**row, "value": float("nan")}]) == {
+        "attributes/all/f/class_3 _a_/none": 1.0
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"conditions": []}, r"attributes\.conditions = \[\]: expected at least one name"),
+        ({"conditions": ["class", "class:low|high"]}, "expected at least one name, each once"),
+        (
+            {"hold_out": [{"class": 3}]},
+            r"attributes\.hold_out = {'class': 3}: expected values of at",
+        ),
+        (
+            {"hold_out": [{"class": 3, "slent": "left"}]},
+            r"hold_out: attribute = 'slent': expected one of class, slant \(did you mean 'slant'",
+        ),
+        ({"classifier": {"features": 33}}, r"classifier\.features = 33: expected 1 to 32"),
+        ({"evaluation": {"samples": 1}}, r"evaluation\.samples = 1: expected at least 2"),
+        ({"shown": 0}, r"attributes\.shown = 0: expected > 0"),
+    ],
+)
+def test_impossible_settings_are_refused(values, message):
+    with pytest.raises(ConfigurationError, match=message):
+        read_config(AttributesConfig, {"conditions": ["class", "slant"], **values}, "attributes")
+
+
+@pytest.mark.parametrize("name", ["attributes", "attributes_ladder"])
+def test_missing_file_of_attributes_is_refused_before_the_run(tmp_path, name):
+    class Catalog:
+        def load(self, name):
+            assert name == "params:attributes"
+            return {"conditions": ["a"], "csv": "nowhere.csv"}
+
+    run = {"project_path": str(tmp_path)}
+    with pytest.raises(click.ClickException, match=r"attributes.csv = 'nowhere.csv': no such file"):
+        ParameterHooks().before_pipeline_run(run, register_pipelines()[name], Catalog())
