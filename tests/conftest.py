@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import random
 import runpy
@@ -31,6 +32,15 @@ def reset_randomness():
     random.setstate(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
     torch.set_rng_state(states[2])
+
+
+@pytest.fixture
+def no_log_lines():
+    """Keep messages below warnings away from what is printed: Kedro's configuration prints them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    yield
+    logging.disable(before)
 
 
 @pytest.fixture(scope="session")

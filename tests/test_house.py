@@ -57,6 +57,7 @@ def test_registry_holds_the_documented_pipelines():
 
     registered = register_pipelines()
     assert {"inpaint", "pretrain", "evaluate", "__default__"} <= set(registered)
+    assert {"attributes", "attributes_ladder"} <= set(registered)
     assert registered["__default__"] == registered["inpaint"]
     for task in ("super_resolve", "colorize", "edges_to_photo", "label_to_image"):
         assert registered[task] == registered["inpaint"]

@@ -1,4 +1,4 @@
-"""The page on the library is a session that runs as it stands."""
+"""The pages on the library are sessions that run as they stand."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from condvae.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "library.md"
 TASK_PAGES = sorted((ROOT / "docs" / "tasks").glob("*.md"))
+
+pytestmark = pytest.mark.usefixtures("no_log_lines")
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +43,13 @@ def run_page(path):
     )
 
 
-def test_page_prints_what_it_says(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", [PAGE, PAGE.with_name("attributes.md")], ids=lambda p: p.stem)
+def test_page_prints_what_it_says(tmp_path, monkeypatch, capsys, page):
     monkeypatch.chdir(tmp_path)
-    failed, attempted = run_page(PAGE)
+    failed, attempted = run_page(page)
     assert not failed, capsys.readouterr().out
     assert attempted > 40
-    sessions = re.findall(r"```pycon\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    sessions = re.findall(r"```pycon\n(.*?)```", page.read_text(), flags=re.DOTALL)
     assert sum(session.count(">>> ") for session in sessions) == attempted
 
 
