@@ -35,7 +35,7 @@ def read(*requested, given=None, env="base", project=ROOT):
     return read_parameters(make_loader(given, env), requested, project)
 
 
-def test_a_task_changes_its_section_and_the_folders_and_nothing_else():
+def test_a_task_changes_what_it_names_and_the_folders_and_nothing_else():
     plain, folder = read("inpaint")
     assert folder == "inpaint"
     assert plain["folders"]["inpaint"] == "data/06_models/inpaint"
@@ -46,8 +46,9 @@ def test_a_task_changes_its_section_and_the_folders_and_nothing_else():
         assert own["folders"]["inpaint"] == f"data/06_models/{name}"
         assert own["folders"]["evaluation"] == f"data/05_model_input/{name}"
         assert own["folders"]["reporting"] == f"data/08_reporting/{name}"
+        assert own["model"] == {**plain["model"], **plain["tasks"][name].get("model", {})}
         changed = {section for section in plain if own[section] != plain[section]}
-        assert changed == {"task", "folders"}
+        assert changed - {"model"} == {"task", "folders"}
 
 
 def test_the_catalog_goes_the_same_way():

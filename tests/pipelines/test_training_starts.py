@@ -19,7 +19,7 @@ from pipelines.pretraining.nodes import train_vae
 from pipelines.provenance import warn_of_seen_images
 
 MASKS = {"kinds": {"half": 0.5, "blank": 0.5}, "stratified": False, "pool": 8}
-MODEL = {"architecture": "tiny16"}
+MODEL = {"architecture": "tiny16", "initialisation": "copy"}
 
 
 @pytest.fixture(scope="module")
