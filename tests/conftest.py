@@ -21,6 +21,11 @@ from condvae.tasks import Inpainting
 from condvae.vdvae import ARCHITECTURES, VDVAE
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that the test processes end together."""
+    items.sort(key=lambda item: "end_to_end" not in item.path.parts)
+
+
 @pytest.fixture(autouse=True)
 def reset_randomness():
     """Seed the global generators for one test and put them back as they were afterwards."""
