@@ -77,16 +77,16 @@ class ConditionEncoder(nn.Module):
 
 
 def drop(y: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Make values unknown, so that training sees partial conditions and empty ones.
+    """Make values unknown, so that training sees partial conditions of every size and empty ones.
 
-    Each value is dropped with probability `share`, independently, and besides all values of a
-    condition together with probability `share` / 2: the empty condition is what guidance compares
-    with, and dropping one by one hardly ever makes it where attributes are many. A known value thus
-    becomes unknown with probability 1 - (1 - share) (1 - share / 2).
+    A condition is made partial with probability `share`: a rate is drawn from U(0, 1), and each of its
+    values is dropped with that probability. The number of unknown values is then uniform on 0..A, so
+    that single values among many attributes, and the empty condition that guidance compares with, are
+    as common as nearly full ones. Values dropped at one fixed rate would hardly ever leave one alone.
 
     Args:
         y: (B,A); left as it is.
-        share: In [0, 1].
+        share: In [0, 1]. A known value becomes unknown with probability `share` / 2.
         generator: Of the choice.
 
     Returns:
@@ -97,6 +97,6 @@ def drop(y: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """
     if not 0.0 <= share <= 1.0:
         raise ConfigurationError(f"drop_share = {share!r}: expected in [0, 1]")
-    drawn = torch.rand(len(y), y.shape[1] + 1, generator=generator, device=generator.device)
-    dropped = (drawn[:, 1:] < share) | (drawn[:, :1] < share / 2)
-    return y.masked_fill(dropped.to(y.device), math.nan)
+    drawn = torch.rand(len(y), y.shape[1] + 2, generator=generator, device=generator.device)
+    partial, rate, values = drawn[:, :1] < share, drawn[:, 1:2], drawn[:, 2:]
+    return y.masked_fill((partial & (values < rate)).to(y.device), math.nan)

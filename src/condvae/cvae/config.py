@@ -39,12 +39,12 @@ class CvaeConfig:
         training: ``two_stage``: VAE with N(0, I), then with everything else frozen p(z | y) by maximum
             likelihood on draws from q. ``joint``: all at once.
         beta: Weight of the KL divergence in training; scores always have 1.
-        drop_share: How often training makes values of y unknown, see `condvae.cvae.conditions.drop`.
+        drop_share: Share of conditions that training makes partial, see `condvae.cvae.conditions.drop`.
     """
 
     latents: int = 16
     width: int = 32
-    features: int = 64
+    features: int = 128
     encoder_sees_y: bool = True
     decoder_sees_y: bool = True
     likelihood: str = "optimal"
@@ -57,7 +57,7 @@ class CvaeConfig:
     prior_components: int = 10
     training: str = "two_stage"
     beta: float = 1.0
-    drop_share: float = 0.2
+    drop_share: float = 0.4
 
     def __post_init__(self) -> None:
         for name in ("latents", "width", "features", "mixtures", "beta"):

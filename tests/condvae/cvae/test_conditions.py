@@ -136,19 +136,21 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def test_shares_of_dropping():
-    n, a, share = 20_000, 3, 0.4
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_partial_conditions_of_every_size_are_equally_common(share):
+    n, a = 20_000, 3
     y = torch.arange(n * a, dtype=torch.float32).reshape(n, a)
     lost = drop(y, share, generator(0)).isnan()
-    together = share / 2
-    expected = 1 - (1 - share) * (1 - together)
     error = 5 * 0.5 / math.sqrt(n)
-    np.testing.assert_allclose(lost.float().mean(dim=0), expected, atol=error)
-    empty = together + (1 - together) * share**a
-    assert lost.all(dim=1).float().mean().item() == pytest.approx(empty, abs=error)
-    # Conditions that are not dropped together lose their values independently.
-    pair = together + (1 - together) * share**2
-    assert (lost[:, 0] & lost[:, 2]).float().mean().item() == pytest.approx(pair, abs=error)
+    np.testing.assert_allclose(lost.float().mean(dim=0), share / 2, atol=error)
+    sizes = lost.sum(dim=1).bincount(minlength=a + 1) / n
+    expected = share / (a + 1) + np.array([1 - share, 0, 0, 0])
+    np.testing.assert_allclose(sizes, expected, atol=error)
+    # No value is favoured: given how many are lost, each of them is as likely.
+    for k in (1, 2):
+        np.testing.assert_allclose(
+            lost[lost.sum(dim=1) == k].float().mean(dim=0), k / a, atol=4 * error
+        )
 
 
 def test_dropping_is_decided_by_the_generator():
@@ -166,7 +168,6 @@ def test_dropping_is_decided_by_the_generator():
 def test_ends_of_the_share():
     y = draw_conditions(50)
     np.testing.assert_array_equal(drop(y, 0.0, generator(0)), y)
-    assert drop(y, 1.0, generator(0)).isnan().all()
     assert drop(y[:0], 0.5, generator(0)).shape == (0, 5)
     for share in (-0.1, 1.1, NAN):
         with pytest.raises(ConfigurationError, match=r"drop_share = .*expected in \[0, 1\]"):
