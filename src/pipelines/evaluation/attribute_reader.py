@@ -111,8 +111,8 @@ def find_asked(
 
 
 def describe_asked(asked: NDArray[np.int64], names: Sequence[str]) -> str:
-    """A few words for the attributes (A,) that y says: those that are present, or what few there are."""
-    said = [(names[i], bool(asked[i])) for i in np.flatnonzero(asked >= 0)]
+    """A few words for the attributes (A,) that y says: those present, or all where they are few."""
+    said = [(names[i], bool(asked[i])) for i in np.flatnonzero(asked >= 0).tolist()]
     if len(said) > MOST_NAMED:
         count, said = len(said), [(name, present) for name, present in said if present]
         if not said:

@@ -357,7 +357,10 @@ def _draw_pictures(
         "labels": np.array(
             ["" if labels is None or labels[i] < 0 else names[labels[i]] for i in chosen]
             if bench.attributes is None
-            else [describe_asked(row, bench.images.attribute_names) for row in bench.attributes[chosen]]
+            else [
+                describe_asked(row, bench.images.attribute_names)
+                for row in bench.attributes[chosen]
+            ]
         ),
         "masks": np.stack([case.mask for case in shown]),
         "truths": bench.images.pixels[bench.rows[chosen]],

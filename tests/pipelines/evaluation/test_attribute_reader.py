@@ -23,7 +23,7 @@ from pipelines.evaluation.nodes import build_manifest, collect_facts, train_feat
 from pipelines.parameters import EvaluationConfig
 
 QUICK = {"cases_per_bin": 8, "completions": 3, "bound_draws": [], "samplers": ["ipa"]}
-EVALUATION = {"quick": QUICK, "feature_network": {"features": 4, "epochs": 6}}
+EVALUATION = {"quick": QUICK, "full": QUICK, "feature_network": {"features": 4, "epochs": 6}}
 NAMES = ("bright_above", "bright_left", "striped")
 # The third attribute cannot be seen, and y does not say it.
 TASK = {"name": "attributes", "options": {"count": 3, "chosen": [0, 1]}}
@@ -122,7 +122,7 @@ def test_pictures_are_of_different_attributes_and_say_which(bench):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ([1, 0, -1], "bright_above, no bright_l…"),
+        ([1, 0, -1], "bright_above, no bright…"),
         ([-1, 0, -1], "no bright_left"),
         ([0, 0, 1], "striped"),
         ([0, 0, 0], "none of 3"),
@@ -135,4 +135,3 @@ def test_words_for_attributes(asked, words):
 
 def test_more_attributes_than_have_room_are_counted():
     assert describe_asked(np.array([1, 1, 0, 1]), "abcd") == "a, b +1"
-

@@ -88,7 +88,8 @@ class NpzSource(ImageSource):
         values = np.unique(attributes)
         if attributes.dtype.kind not in "iub" or not np.isin(values, (0, 1)).all():
             raise ConfigurationError(
-                f"{where} has type {attributes.dtype} and values {values[:5].tolist()}; expected 0 and 1"
+                f"{where} has type {attributes.dtype} and values {values[:5].tolist()}; "
+                "expected 0 and 1"
             )
         return attributes.astype(np.uint8)
 
