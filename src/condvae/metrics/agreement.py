@@ -67,6 +67,6 @@ def attribute_agreement(
             f"predictions of shape {given.shape}, attributes of shape {wanted.shape}: "
             "expected (S, N, A) with S >= 1 and (N, A)"
         )
-    known = wanted >= 0
-    shown = ((given == wanted) & known).mean(axis=0).sum(axis=1)
-    return np.asarray(shown, np.float64), known.sum(axis=1).astype(np.float64)
+    # What was read off an image is never -1.
+    shown = (given == wanted).mean(axis=0).sum(axis=1)
+    return np.asarray(shown, np.float64), (wanted >= 0).sum(axis=1).astype(np.float64)
