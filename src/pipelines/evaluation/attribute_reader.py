@@ -26,7 +26,7 @@ from pipelines import tracking
 __all__ = ["describe_asked", "find_asked", "train_reader"]
 
 MOST_NAMED = 2
-LONGEST = 24
+LONGEST = 16  # what has room beside a row of pictures
 
 
 def train_reader(
@@ -118,7 +118,6 @@ def describe_asked(asked: NDArray[np.int64], names: Sequence[str]) -> str:
         if not said:
             return f"none of {count}"
     words = [name if present else f"no {name}" for name, present in said]
-    text = ", ".join(words[:MOST_NAMED])
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST - 1]}…"
-    return text + (f" +{len(words) - MOST_NAMED}" if len(words) > MOST_NAMED else "")
+    more = f" +{len(words) - MOST_NAMED}" if len(words) > MOST_NAMED else ""
+    text, room = ", ".join(words[:MOST_NAMED]), LONGEST - len(more)
+    return (text if len(text) <= room else f"{text[: room - 1]}…") + more

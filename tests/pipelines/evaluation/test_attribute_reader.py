@@ -122,7 +122,7 @@ def test_pictures_are_of_different_attributes_and_say_which(bench):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ([1, 0, -1], "bright_above, no bright…"),
+        ([1, 0, -1], "bright_above, n…"),
         ([-1, 0, -1], "no bright_left"),
         ([0, 0, 1], "striped"),
         ([0, 0, 0], "none of 3"),
@@ -135,3 +135,4 @@ def test_words_for_attributes(asked, words):
 
 def test_more_attributes_than_have_room_are_counted():
     assert describe_asked(np.array([1, 1, 0, 1]), "abcd") == "a, b +1"
+    assert describe_asked(np.ones(12, int), ["eyeglasses", *"bcdefghijkl"]) == "eyeglasses,… +10"
