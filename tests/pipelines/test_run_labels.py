@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import pytest
 
+from pipelines import run_labels
 from pipelines.run_inputs import describe_input
-from pipelines.run_labels import TRIGGER, list_packages, name_run, trigger
+from pipelines.run_labels import TRIGGER, git_state, list_packages, name_run, trigger
 
 
 @pytest.mark.parametrize(
@@ -74,3 +77,21 @@ def test_cases_are_an_input_of_the_evaluation(tmp_path):
     assert (found.dataset.name, found.dataset.digest) == ("cases_full", "cd" * 18)
     assert {tag.key: tag.value for tag in found.tags}["mlflow.data.context"] == "evaluation"
     assert describe_input("metrics", {}, trains=True) is None
+
+
+def test_looking_at_the_repository_takes_no_lock(tmp_path, monkeypatch):
+    """A commit that is made while a run begins must not find the index locked."""
+    file, index = tmp_path / "module.py", tmp_path / ".git" / "index"
+    file.write_text("a = 1\n")
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(run_labels, "__file__", str(file))
+    assert git_state()["git_dirty"] == "false"
+    # Other times, same content: git would like to write the new times into the index.
+    os.utime(file, (1, 1))
+    before = index.read_bytes()
+    assert git_state()["git_dirty"] == "false"
+    assert index.read_bytes() == before
+    file.write_text("a = 2\n")
+    assert git_state()["git_dirty"] == "true"

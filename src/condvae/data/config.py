@@ -25,13 +25,13 @@ SOURCE_NAMES = (
     *("digits", "photographs", "npz", "image_folder", "webdataset", "celebahq"),
     *OFFICIAL_SOURCES,
 )
-# What is known of the images besides pixels; npz files, folders and shards may have labels or not.
+# What is known of the images besides pixels; npz files, folders and shards may have it or not.
 SIDE_INFORMATION_SOURCES = {
     "labels": (
         *("digits", "npz", "image_folder", "webdataset", "mnist", "fashion_mnist", "cifar10"),
         *("imagenet32", "imagenet64"),
     ),
-    "attributes": ("celeba", "chest_xray14"),
+    "attributes": ("npz", "celeba", "chest_xray14"),
     "paired": ("edges2shoes", "edges2handbags"),
 }
 FITS = ("pad", "resize")

@@ -18,7 +18,8 @@ from condvae.evaluation.calibrating import Calibrator
 from condvae.evaluation.chunks import ChunkFolder
 from condvae.evaluation.sources import CompletionSource
 from condvae.images import composite
-from condvae.metrics.agreement import label_agreement, predicted_labels
+from condvae.metrics.agreement import attribute_agreement, label_agreement, predicted_labels
+from condvae.metrics.attribute_classifier import AttributeNetwork, predict_attributes
 from condvae.metrics.cases import EvaluationCase
 from condvae.metrics.definitions import coverage_metric
 from condvae.metrics.extraction import extract_features
@@ -58,11 +59,14 @@ class Extractors:
         network: Small network of the image set: classes, and features of calibration tests.
         fidelity: Features of the scores of sets and of the energy score.
         perceptual: Perceptual distances.
+        attributes: Reads attributes with the values no and yes off images; None where no attributes
+            are asked for.
     """
 
     network: FeatureNetwork
     fidelity: Extractor
     perceptual: Extractor
+    attributes: AttributeNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,7 @@ def score_cases(
     *,
     calibrator: Calibrator,
     task: Task | None = None,
+    attributes: NDArray[np.int64] | None = None,
     folder: ChunkFolder | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> CaseScores:
@@ -164,6 +169,8 @@ def score_cases(
         extractors: Give features, distances and classes.
         calibrator: Ranks truths among completions.
         task: Says what y measures of an image; None for nothing but pixels.
+        attributes: (N,A) of 1, 0 and -1 = none, what y asks for; scored where there is a network that
+            reads them.
         folder: Where finished chunks are kept and taken from; its name must follow from
             everything that decides the scores.
         progress: Called with the number of cases done since the last call.
@@ -193,6 +200,7 @@ def score_cases(
                 extractors,
                 calibrator,
                 task,
+                None if attributes is None else attributes[start:stop],
                 start,
             )
             arrays = scores.arrays()
@@ -213,6 +221,7 @@ def _score_chunk(
     extractors: Extractors,
     calibrator: Calibrator,
     task: Task | None,
+    attributes: NDArray[np.int64] | None,
     start: int,
 ) -> CaseScores:
     """Scores of B cases, the first of which is number `start`."""
@@ -238,6 +247,10 @@ def _score_chunk(
     if task is not None and (found := _consistency(task, drawn, truths, mask)) is not None:
         values["consistency_rmse"], weights["consistency_rmse"] = found
     flat = drawn.flatten(0, 1)
+    if attributes is not None and extractors.attributes is not None:
+        read = predict_attributes(extractors.attributes, flat, _batch(flat)).values.astype(np.int64)
+        shown, asked = attribute_agreement(read.reshape(s, b, -1), attributes)
+        values["attribute_agreement"], weights["attribute_agreement"] = shown, asked
     embedded = _embed(extractors.perceptual, flat).reshape(s, b, -1)
     true_embedded = _embed(extractors.perceptual, truths)
     values["perceptual_best_of_k"] = best_of_k(embedded, true_embedded)

@@ -1,4 +1,4 @@
-"""How often a classifier gives completions the true label."""
+"""How often a classifier gives completions the true label, or the attributes they were drawn for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from condvae.configuration import ConfigurationError
 
-__all__ = ["label_agreement", "predicted_labels"]
+__all__ = ["attribute_agreement", "label_agreement", "predicted_labels"]
 
 
 def predicted_labels(logits: ArrayLike) -> NDArray[np.intp]:
@@ -39,3 +39,34 @@ def label_agreement(predictions: ArrayLike, labels: ArrayLike) -> NDArray[np.flo
             "expected (S, N) with S >= 1 and (N,)"
         )
     return np.asarray((given == true).mean(axis=0))
+
+
+def attribute_agreement(
+    predictions: ArrayLike, asked: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how many of the attributes that were asked for a case's completions show.
+
+    Args:
+        predictions: Integers (S,N,A), values read off S completions of each case.
+        asked: Integers (N,A), values that were asked for, -1 for none.
+
+    Returns:
+        (N,), the number shown, mean over completions; and (N,), the number asked for. The agreement
+        of many cases is the ratio of the sums.
+
+    Raises:
+        ConfigurationError: Other shapes or types.
+    """
+    given, wanted = np.asarray(predictions), np.asarray(asked)
+    if given.dtype.kind not in "iu" or wanted.dtype.kind not in "iu":
+        raise ConfigurationError(
+            f"predictions of type {given.dtype}, attributes of type {wanted.dtype}: expected integers"
+        )
+    if given.ndim != 3 or given.shape[0] == 0 or given.shape[1:] != wanted.shape:
+        raise ConfigurationError(
+            f"predictions of shape {given.shape}, attributes of shape {wanted.shape}: "
+            "expected (S, N, A) with S >= 1 and (N, A)"
+        )
+    # What was read off an image is never -1.
+    shown = (given == wanted).mean(axis=0).sum(axis=1)
+    return np.asarray(shown, np.float64), (wanted >= 0).sum(axis=1).astype(np.float64)

@@ -12,7 +12,7 @@ from typing import Literal
 __all__ = ["METRICS", "MetricDefinition", "coverage_metric"]
 
 Kind = Literal["mean", "ratio", "root", "set"]
-Source = Literal["likelihood", "pixels", "features", "perceptual", "classes"]
+Source = Literal["likelihood", "pixels", "features", "perceptual", "classes", "attributes"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class MetricDefinition:
         definition: What is computed, and what to know before reading it.
         kind: ``mean`` of the cases' values; ``ratio`` of sums over cases, value by weight; ``root``
             of such a ratio; ``set``: computed from all cases together.
-        source: What it is computed from; ``features``, ``perceptual`` and ``classes`` depend on an
-            extractor.
+        source: What it is computed from; ``features``, ``perceptual``, ``classes`` and ``attributes``
+            depend on an extractor.
         draws: Completions it takes of each case: 1, or all K of them (None).
         proper: Whether its expectation at any K is best at the true posterior; marginals, features
             and classes are scored for what they see of it, and bounds are loosened by q.
@@ -359,6 +359,19 @@ METRICS: Mapping[str, MetricDefinition] = {
         "Share of completions that the extractor's classifier gives the true class.",
         compared=True,
         source="classes",
+        bounds=(0, 1),
+    ),
+    "attribute_agreement": MetricDefinition(
+        "Attribute agreement",
+        "share of attributes asked for",
+        "higher",
+        "Share of the attributes that y says which a classifier, trained on real images, reads off "
+        "the completions; sum over cases divided by the number that was asked for. Rare attributes "
+        "agree by themselves: the sampler `prior` shows how much, the classifier on real images is "
+        "the ceiling.",
+        kind="ratio",
+        compared=True,
+        source="attributes",
         bounds=(0, 1),
     ),
     "class_nll": MetricDefinition(

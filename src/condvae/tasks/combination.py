@@ -81,6 +81,11 @@ class Combination(Task):
         values = [value for value in found if value is not None]
         return torch.cat(values, dim=1) if values else None
 
+    def asked_attributes(self, subject: Subject) -> Tensor | None:
+        """Those of the first task that says any."""
+        found = (task.asked_attributes(subject) for task in self.tasks)
+        return next((asked for asked in found if asked is not None), None)
+
     def signature(self, subject: Subject, contract: DataContract) -> Tensor:
         """The vectors of all tasks, one after another."""
         return torch.cat([task.signature(subject, contract) for task in self.tasks], dim=1)

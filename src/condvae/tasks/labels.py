@@ -112,6 +112,14 @@ class Attributes(Task):
         """Planes, all values before all known flags: float32 (B,2A,H,W)."""
         return _spread(self.signature(subject, contract), contract)
 
+    def asked_attributes(self, subject: Subject) -> Tensor:
+        """The chosen ones, -1 for all others: integers (B,A)."""
+        attributes = subject.attributes
+        assert attributes is not None
+        asked, columns = torch.full_like(attributes, -1, dtype=torch.int64), self._columns()
+        asked[:, columns] = attributes[:, columns].long()
+        return asked
+
     def signature(self, subject: Subject, contract: DataContract) -> Tensor:
         """One value of each plane: float32 (B,2A)."""
         del contract

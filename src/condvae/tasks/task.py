@@ -132,6 +132,15 @@ class Task(ABC):
         del pixels, mask
         return None
 
+    def asked_attributes(self, subject: Subject) -> Tensor | None:
+        """Attributes that y says, to see whether images drawn for y show them.
+
+        Returns:
+            Integers (B,A), 1 and 0, -1 where y says nothing. None where y says no attributes.
+        """
+        del subject
+        return None
+
     def signature(self, subject: Subject, contract: DataContract) -> Tensor:
         """Y as vectors: float (B,D); the nearer two of them, the more alike the observations are."""
         return self.condition(subject, contract).flatten(1)

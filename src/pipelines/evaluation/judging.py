@@ -23,12 +23,14 @@ from condvae.evaluation.grouping import POOLED, group_cases
 from condvae.files import fingerprint
 from condvae.guidance import describe_guidance, guide_posterior
 from condvae.images import DataContract, to_nchw
+from condvae.metrics.attribute_classifier import load_attribute_classifier
 from condvae.metrics.cases import EvaluationCase, read_cases
 from condvae.metrics.feature_network import load_feature_network
 from condvae.tasks import Task, describe_task
 from condvae.tasks.masks import OBSERVED_BINS
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
+from pipelines.evaluation.attribute_reader import describe_asked, find_asked
 from pipelines.parameters import EvaluationConfig, SamplingConfig, TaskConfig
 from pipelines.posteriors import open_posterior
 
@@ -71,6 +73,7 @@ class Bench:
         rows: (N,) their rows in the image set.
         truths: uint8 (N,C,H,W).
         labels: (N,) true classes, None where they are not known or the network tells none apart.
+        attributes: (N,A) of 1, 0 and -1 = none, what y asks for; None where it asks for none.
         extractors: Give features, distances and classes.
         calibrator: Ranks truths among completions.
         task: What the cases are completed for.
@@ -86,6 +89,7 @@ class Bench:
     rows: NDArray[np.int64]
     truths: Tensor
     labels: NDArray[np.int64] | None
+    attributes: NDArray[np.int64] | None
     extractors: ev.Extractors
     calibrator: ev.Calibrator
     task: Task
@@ -154,16 +158,19 @@ def open_bench(
         )
         signatures = first, second
     resolved, folder = resolve_device(device), feature_network["folder"]
+    reader = feature_network.get("attributes")
     extractors = ev.Extractors(
         network,
         settings.fidelity.load(folder, card.extractor, resolved),
         settings.perceptual.load(folder, card.extractor, resolved),
+        load_attribute_classifier(reader["folder"], resolved)[0] if reader else None,
     )
     facts: dict[str, Any] = {
         "extractors": {
             "features": extractors.fidelity.name,
             "perceptual": extractors.perceptual.name,
             "classes": card.extractor,
+            **({"attributes": reader["extractor"]} if reader else {}),
         },
         "seed": settings.seed,
         "manifest": evaluation_manifest["sha256"],
@@ -174,6 +181,7 @@ def open_bench(
         rows,
         truths,
         images.labels[rows] if known and images.labels is not None else None,
+        find_asked(made, images, rows),
         extractors,
         ev.Calibrator(cases, truths, bank, network, settings.seed, signatures),
         made,
@@ -182,6 +190,7 @@ def open_bench(
             {
                 **facts,
                 "network": card.sha256,
+                **({"attributes": reader["sha256"]} if reader else {}),
                 "data": images.fingerprint,
                 "version": SCORING_VERSION,
                 # What inpainting was scored by before there were other tasks.
@@ -210,6 +219,7 @@ def judge_source(
         bench.extractors,
         calibrator=bench.calibrator,
         task=bench.task,
+        attributes=bench.attributes,
         folder=folder,
         progress=bar.update,
     )
@@ -305,11 +315,14 @@ def compare_runs(table: pd.DataFrame, path: str, level: float, seed: int) -> lis
 
 
 def _choose_examples(bench: Bench) -> list[int]:
-    """The first cases of each bin; of each class where the class is what is seen."""
+    """The first cases of each bin; of each class or attributes where those are what is seen."""
     most = EXAMPLES_PER_BIN * len(OBSERVED_BINS)
     if "labels" in bench.task.needs and bench.images.labels is not None:
         classes, first = np.unique(bench.images.labels[bench.rows], return_index=True)
         return list(first[classes >= 0][:most].tolist())
+    if bench.attributes is not None and not bench.task.uses_mask:
+        _, first = np.unique(bench.attributes, axis=0, return_index=True)
+        return sorted(first.tolist())[:most]
     numbers: list[int] = []
     groups = group_cases(bench.cases)
     everything = groups.pop(POOLED)
@@ -343,6 +356,11 @@ def _draw_pictures(
         "bins": np.array([case.bin for case in shown]),
         "labels": np.array(
             ["" if labels is None or labels[i] < 0 else names[labels[i]] for i in chosen]
+            if bench.attributes is None
+            else [
+                describe_asked(row, bench.images.attribute_names)
+                for row in bench.attributes[chosen]
+            ]
         ),
         "masks": np.stack([case.mask for case in shown]),
         "truths": bench.images.pixels[bench.rows[chosen]],

@@ -32,6 +32,7 @@ from condvae.pretrained import resolve_posterior
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
+from pipelines.evaluation.attribute_reader import train_reader
 from pipelines.evaluation.judging import (
     Outputs,
     judge_samplers,
@@ -116,8 +117,12 @@ def train_features(
     evaluation: dict[str, Any],
     folders: dict[str, str],
     device: str,
+    task: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train the feature network once per data set and settings; describe it."""
+    """Train the feature network once per data set and settings; describe it.
+
+    Under ``attributes`` the network that reads these, where `task` says some; see `train_reader`.
+    """
     settings = read_config(EvaluationConfig, evaluation, "evaluation")
     config, seed = settings.feature_network, settings.seed
     identity = {"config": asdict(config), "data": image_store["fingerprint"], "seed": seed}
@@ -146,7 +151,12 @@ def train_features(
     _, card = load_feature_network(folder)
     facts = asdict(card)
     tracking.log_metrics({f"features/accuracy/{card.extractor}": card.accuracy or 0.0})
-    return {"folder": str(folder), "name": card.extractor, **facts}
+    made = read_config(TaskConfig, task, "task").make()
+    how: dict[str, Any] = {"features": config.features, "epochs": config.epochs, "seed": seed}
+    places = Path(image_store["folder"]), Path(folders["features"])
+    reader = train_reader(*places, made, **how, device=device)
+    found = {} if reader is None else {"attributes": reader}
+    return {"folder": str(folder), "name": card.extractor, **facts, **found}
 
 
 def evaluate_samplers(
@@ -285,10 +295,28 @@ def collect_facts(
             )
         },
         **{name: evaluation_facts[name] for name in ("resizers", "extractor_hashes")},
+        **_describe_reader(feature_network, evaluation_facts),
         "seconds": {**tracking.stage_seconds(), "samplers": evaluation_facts["seconds"]},
         "seconds_per_case": evaluation_facts["seconds_per_case"],
         "peak_memory_mib": tracking.peak_memory_mib(),
         "sampler_definitions": ev.SAMPLER_DEFINITIONS,
+    }
+
+
+def _describe_reader(
+    feature_network: dict[str, Any], evaluation_facts: dict[str, Any]
+) -> dict[str, Any]:
+    """The network that reads attributes, where there is one, and its hash among the others."""
+    reader = feature_network.get("attributes")
+    if reader is None:
+        return {}
+    shown = ("extractor", "accuracy", "held_out", "sha256")
+    return {
+        "attribute_reader": {name: reader[name] for name in shown},
+        "extractor_hashes": {
+            **evaluation_facts["extractor_hashes"],
+            reader["extractor"]: reader["sha256"],
+        },
     }
 
 

@@ -69,7 +69,15 @@ class LinearGaussian:
             p = self.conditional(no_values, self.prior, group)
             blocks.append(_LinearBlock(group, latents, q, p))
         decoder = _LinearDecoder(blocks, latents, self.loadings)
-        return SimpleNamespace(decoder=decoder, encode=lambda x: {1: x[:, :, None, None]})
+        return SimpleNamespace(
+            decoder=decoder, encode=lambda x: {1: x[:, :, None, None]}, pixel_nats=self._seen_nats
+        )
+
+    def _seen_nats(self, output, seen):
+        """-log p(the seen values given z) up to a constant: (B,1,1) for values (B,seen,1,1)."""
+        rows = torch.from_numpy(np.ascontiguousarray(self.loadings[: self.seen]))
+        error = seen - torch.einsum("dz,bzhw->bdhw", rows, output)
+        return 0.5 * error.square().sum(dim=1) / self.noise**2
 
     def train(self):
         """Minimise the expected forward KL exactly; return the conditional model.
@@ -88,22 +96,30 @@ class LinearGaussian:
         vae, partial = self.vae(), _LinearPartialEncoder(self.groups, latents, self.seen)
         trunk = run_trunk(vae, x, noise)
         condition = x[:, : self.seen, None, None]
-        optimizer = torch.optim.LBFGS(
-            partial.parameters(),
-            max_iter=1000,
-            tolerance_grad=1e-9,
-            tolerance_change=1e-15,
-            line_search_fn="strong_wolfe",
+        return _minimise(
+            ConditionalModel(vae, partial),
+            lambda: forward_kl(trunk, partial, condition).sum(dim=1).mean(),
         )
 
-        def loss():
-            optimizer.zero_grad()
-            value = forward_kl(trunk, partial, condition).sum(dim=1).mean()
-            value.backward()
-            return value
+    def train_reverse(self):
+        """The same for IPA-R: the expected bound on -log p(y), y drawn from the model."""
+        latents = len(self.prior)
+        n = self.seen + latents
+        points = np.sqrt(n) * np.concatenate([np.eye(n), -np.eye(n)])
+        root = np.linalg.cholesky(self.covariance()[: self.seen, : self.seen])
+        y = torch.from_numpy(points[:, : self.seen] @ root.T)[:, :, None, None]
+        mask = torch.ones(len(y), 1, 1, 1, dtype=torch.bool)
+        model = ConditionalModel(self.vae(), _LinearPartialEncoder(self.groups, latents, self.seen))
 
-        optimizer.step(loss)
-        return ConditionalModel(vae, partial)
+        def noise(group):
+            draws = torch.from_numpy(points[:, self.seen :][:, self.groups[group.index]])
+            return draws.reshape(group.latent_shape)
+
+        def loss():
+            rates, nats = model.reverse_terms(model.latents.encode(y), y, mask, noise)
+            return (rates.sum(dim=1) + nats).mean()
+
+        return _minimise(model, loss)
 
     @torch.no_grad()
     def sample(self, model, y, draws, temperature, seed):
@@ -138,6 +154,26 @@ class LinearGaussian:
         mean = output(np.zeros(len(self.prior)))
         columns = np.stack([(output(unit) - mean)[0] for unit in np.eye(len(self.prior))])
         return mean, columns.T @ columns
+
+
+def _minimise(model, loss):
+    """Fit the conditional part; returns the model."""
+    optimizer = torch.optim.LBFGS(
+        model.latents.parameters(),
+        max_iter=1000,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-15,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return model
 
 
 def _linear(weights, bias):

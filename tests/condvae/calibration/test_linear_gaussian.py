@@ -61,8 +61,11 @@ def judge_sampler(system, model, temperature, seed, values):
     return verdict, posterior_coverage(tabulate_coverage(share_covered(view), sizes))
 
 
-def test_ipa_reaches_the_exact_posterior_with_one_dimensional_groups(chain):
+@pytest.mark.parametrize("objective", ["ipa", "ipa_r"])
+def test_exact_posterior_is_reached_with_one_dimensional_groups(chain, objective):
     system, model = chain
+    if objective == "ipa_r":
+        model = system.train_reverse()
     y = system.draw(np.random.default_rng(1), 5)[1][:, : system.seen]
     gain, covariance = system.posterior(system.seen)
     mean, spread = system.moments(model, y)
@@ -100,6 +103,21 @@ def test_diagonal_ipa_has_exact_marginal_deviations_of_a_correlated_group(pair):
     # The values 1 and 2 are the latents themselves.
     _, spread = system.moments(model, np.zeros((1, 1)))
     np.testing.assert_allclose(np.diag(spread)[1:3], np.diag(covariance), rtol=1e-6)
+    assert abs(spread[1, 2]) < 1e-12
+
+
+def test_ipa_r_shrinks_the_deviations_of_a_correlated_group(pair):
+    """To those of one latent given the other: by sqrt(1 - r^2)."""
+    system, _ = pair
+    gain, covariance = system.posterior(system.seen)
+    r = covariance[0, 1] / covariance[0, 0]
+    model = system.train_reverse()
+    y = np.array([[-1.0], [0.0], [2.0]])
+    mean, spread = system.moments(model, y)
+    np.testing.assert_allclose(mean, y @ (system.loadings @ gain).T, atol=1e-5)
+    expected = np.sqrt(np.diag(covariance) * (1 - r**2))
+    np.testing.assert_allclose(np.sqrt(np.diag(spread)[1:3]), expected, rtol=1e-5)
+    assert expected[0] < 0.5 * np.sqrt(covariance[0, 0])
     assert abs(spread[1, 2]) < 1e-12
 
 

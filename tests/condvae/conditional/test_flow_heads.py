@@ -78,6 +78,27 @@ def test_new_flows_change_nothing(setting, make_noise):
     torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("group", [0, 1])
+def test_flow_sees_the_hidden_state_and_y(setting, group):
+    _, _, flowing, _, _ = setting
+    set_flows(flowing)
+    with torch.no_grad():  # so that nothing comes through the Gaussian
+        for parameter in flowing.heads[group].c4.parameters():
+            parameter.zero_()
+    size = 1 if group == 0 else 4
+    z, zeros = torch.randn(3, 2, size, size).double(), torch.zeros(3, 2, size, size).double()
+    h, features = torch.randn(2, 3, 16, size, size).double()
+
+    def log_prob(h, features):
+        c = flowing.conditional(group, h, features, DiagonalGaussian(zeros, zeros))
+        return c.log_prob(z).flatten(1).sum(dim=1)
+
+    expected = log_prob(h, features)
+    assert torch.equal(log_prob(h, features), expected)
+    for changed in (log_prob(-h, features), log_prob(h, -features)):
+        assert (changed - expected).abs().min() > 1e-3
+
+
 def test_new_flows_change_no_gradient_either(setting, make_noise):
     vae, plain, flowing, pixels, condition = setting
     trunk = run_trunk(vae, pixels, make_noise(), priors=True)

@@ -70,6 +70,21 @@ class TestNpz:
         )
         assert open_npz(tmp_path / "b.npz").class_names == ("x", "y")
 
+    def test_attributes_and_their_names_are_optional(self, tmp_path):
+        images, attributes = random_images(3, 4, 4), [[1, 0], [0, 0], [0, 1]]
+        np.savez(tmp_path / "a.npz", images=images, attributes=attributes)
+        source = open_npz(tmp_path / "a.npz")
+        assert source.attribute_names == ("0", "1")
+        read = [image.attributes for image in source.read([0, 2])]
+        assert [row.tolist() for row in read] == [[1, 0], [0, 1]]
+        assert read[0].dtype == np.uint8
+        truths = np.array(attributes, bool)
+        np.savez(tmp_path / "b.npz", images=images, attributes=truths, attribute_names=["x", "y"])
+        assert open_npz(tmp_path / "b.npz").attribute_names == ("x", "y")
+        np.savez(tmp_path / "c.npz", images=images)
+        assert open_npz(tmp_path / "c.npz").attribute_names == ()
+        assert next(open_npz(tmp_path / "c.npz").read([0])).attributes is None
+
     def test_the_identity_follows_the_content(self, tmp_path):
         np.savez(tmp_path / "a.npz", images=random_images(2, 4, 4))
         before = open_npz(tmp_path / "a.npz").identity()
@@ -91,6 +106,23 @@ class TestNpz:
             (
                 {"images": random_images(2, 4, 4), "labels": [0, 2], "classes": ["x", "y"]},
                 "the labels go up to 2",
+            ),
+            (
+                {"images": random_images(2, 4, 4), "attributes": [1, 0]},
+                "'attributes' has shape (2,); expected (2, A)",
+            ),
+            (
+                {"images": random_images(2, 4, 4), "attributes": [[1], [-1]]},
+                "values [-1, 1]; expected 0 and 1",
+            ),
+            ({"images": random_images(2, 4, 4), "attributes": [[1.0], [0.0]]}, "type float64"),
+            (
+                {
+                    "images": random_images(2, 4, 4),
+                    "attributes": [[1, 0], [0, 1]],
+                    "attribute_names": ["x", "x"],
+                },
+                "names ['x', 'x']; expected 2 different ones",
             ),
             (
                 {"images": np.asfortranarray(random_images(2, 4, 4))},

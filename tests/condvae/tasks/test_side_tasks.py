@@ -181,6 +181,18 @@ def test_two_planes_per_attribute():
         Attributes(3).observe(Subject(attributes=3 * found), GREY)
 
 
+def test_attributes_that_y_says_are_those_it_asks_for():
+    found = torch.tensor([[1, 0, -1], [0, 1, 1]])
+    subject = Subject(attributes=found)
+    assert torch.equal(Attributes(3).asked_attributes(subject), found)
+    assert Attributes(3, (2, 0)).asked_attributes(subject).tolist() == [[1, -1, -1], [0, -1, 1]]
+    both = Combination({"attributes": {"count": 3, "chosen": [1]}, "class_label": {"classes": 2}})
+    assert both.asked_attributes(subject).tolist() == [[-1, 0, -1], [-1, 1, -1]]
+    assert ClassLabel(2).asked_attributes(subject) is None
+    assert Combination({"inpainting": {}, "edges": {}}).asked_attributes(subject) is None
+    assert found.tolist() == [[1, 0, -1], [0, 1, 1]]
+
+
 @pytest.mark.parametrize(
     ("task", "name"),
     [(ClassLabel(3, hidden=0.3), "labels"), (Attributes(4, hidden=0.3), "attributes")],
