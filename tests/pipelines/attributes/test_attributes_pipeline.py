@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from condvae.attributes import Attribute
 from condvae.configuration import ConfigurationError, read_config
@@ -19,10 +21,12 @@ from condvae.cvae.evaluation import EvaluationSettings
 from condvae.cvae.folder import load_cvae
 from condvae.cvae.generation import sample
 from condvae.files import sha256_of_file
+from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
 from pipelines import tracking
-from pipelines.attributes import judging
+from pipelines.attributes import judging, pictures
 from pipelines.attributes.judging import BayesClassifier
-from pipelines.attributes.nodes import StageMetrics, metric_names
+from pipelines.attributes.nodes import StageMetrics, metric_names, open_attributed
+from pipelines.attributes.pictures import draw_training
 from pipelines.hooks import ParameterHooks
 from pipelines.parameters import AttributesConfig
 from pipelines.pipeline_registry import register_pipelines
@@ -61,6 +65,7 @@ def test_table_is_tidy_and_complete(done):
         *("bayes_accuracy", "bayes_calibration_error"),
     ):
         assert metric in set(table["metric"]), metric
+    assert set(table["metric"]) <= set(ATTRIBUTE_METRICS)
     assert set(table["model"]) == {done["flat_vae"]["sha256"]}
     logged = done["logged"]
     row = table[(table["metric"] == "bits_per_dim") & (table["group"] == "all")].iloc[0]
@@ -81,7 +86,8 @@ def test_page_stands_alone_and_shows_every_use(done, folder):
     files = done["attribute_files"]
     place = folder / "08_reporting/attributes"
     assert files["folder"] == place.as_posix()
-    shown = {"samples.png", "held_out.png", "sweep_slant.png", "edits.png", "paths.png"}
+    shown = {"samples.png", "single_values.png", "held_out.png", "sweep_slant.png", "edits.png"}
+    assert shown | {"paths.png", "paths_noise.png"} <= set(files["figures"])
     assert shown | {"confusion.png", "reliability.png"} <= set(files["figures"])
     for name in files["figures"]:
         assert (place / name).read_bytes().startswith(b"\x89PNG")
@@ -89,6 +95,50 @@ def test_page_stands_alone_and_shows_every_use(done, folder):
     assert page.count("data:image/png;base64,") == len(files["figures"])
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "class = 0, slant = right" in page
+    text = html.unescape(page)
+    for metric in set(done["attribute_metrics"]["metric"]):
+        assert f"<td>{metric}</td>" in page
+        assert ATTRIBUTE_METRICS[metric].definition in text
+
+
+def test_curves_have_the_units_of_what_is_minimised(done):
+    pictures = {p.name: p.figure for p in draw_training(done["flat_vae_history"])}
+    titles = {
+        name: [axes.get_title("left") for axes in figure.axes] for name, figure in pictures.items()
+    }
+    # The first stage minimises nats per dimension, the second nats of p(z | y).
+    assert titles["training_cvae.png"][0] == "Loss (nats per dimension)"
+    assert titles["training_prior.png"][0] == "Loss (nats)"
+    row = done["flat_vae_history"]["cvae"][0]
+    total = row["train/distortion_nats"] + row["train/kl_nats"]
+    assert row["train/loss"] == pytest.approx(total / 256, rel=1e-4)
+    for own in titles.values():
+        assert "KL (nats)" in own
+        assert not any("standard error" in title or title == "Prior (nats)" for title in own)
+
+
+def test_samples_are_of_different_conditions_beside_their_images(done, folder, monkeypatch):
+    asked = {}
+
+    def plot(rows, **more):
+        asked[more.get("title", "all")] = (list(rows), more.get("real"))
+        return Figure()
+
+    monkeypatch.setattr(pictures, "plot_attribute_samples", plot)
+    known = open_attributed(
+        *(done[k] for k in ("image_store", "attribute_table", "attribute_facts"))
+    )
+    model, _ = load_cvae(done["flat_vae"]["folder"])
+    pictures._draw_samples(model, known, 2, 0)
+    pictures._draw_single_values(model, known.table, 2, 0)
+    labels, real = asked["all"]
+    assert len(labels) == len(set(labels)) == len(real) == 8
+    test = known.rows("test")
+    for label, image in zip(labels, real, strict=True):
+        (row,) = [r for r in test if (known.images.pixels[r] == image).all()][:1]
+        words = known.table.describe(known.table.rows([row]))[0]
+        assert label == ", ".join(f"{k} = {v}" for k, v in words.items())
+    assert "class = 3" in asked["Samples for one value"][0]
 
 
 def test_same_again_trains_nothing_and_gives_the_same(done, run_nodes, folder):
