@@ -68,7 +68,7 @@ def plot_attribute_sweep(images: Images, name: str, values: Sequence[str]) -> Fi
     """Draw what changes when one attribute does, noise and the other attributes being kept.
 
     Args:
-        images: uint8 (S,V,H,W,C) of `condvae.cvae.generation.sweep`, colours last; a row per noise.
+        images: uint8 (S,V,H,W,C) as of `condvae.cvae.generation.sweep`, colours last; a row per noise.
         name: The attribute.
         values: Its V values.
 
@@ -77,7 +77,9 @@ def plot_attribute_sweep(images: Images, name: str, values: Sequence[str]) -> Fi
     """
     _check(images, 5, 1, values, "values")
     title = f"From value to value of {name}"
-    note = "Along a row only this attribute changes; the noise and all else stay the same."
+    note = (
+        "Along a row only this attribute and what follows from it change; noise and all else stay."
+    )
     labels = [f"noise {row + 1}" for row in range(len(images))]
     return _draw_rows(labels, list(images), [f"{name} = {value}" for value in values], title, note)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from condvae.attributes import Attribute, AttributeTable
 from condvae.calibration.classes import assess_classes
-from condvae.cvae.generation import edit, interpolate, sample, sweep, sweep_values
+from condvae.cvae.generation import edit, interpolate, sample, sweep_values
 from condvae.cvae.model import FlatVAE
 from condvae.plots import (
     plot_attribute_samples,
@@ -26,7 +26,7 @@ from condvae.plots import (
     plot_reliability,
     plot_training,
 )
-from pipelines.attributes.choices import find_ties
+from pipelines.attributes.choices import change_attribute, find_ties
 from pipelines.attributes.tables import AttributedImages
 
 __all__ = ["Picture", "draw_bayes", "draw_training", "draw_uses"]
@@ -200,23 +200,25 @@ def _draw_held_out(
     shown: int,
     seed: int,
 ) -> Picture:
-    table, rows = known.table, {}
-    y = torch.cat([table.parse(condition) for condition in hold_out])
-    drawn = _colours_last(sample(model, y.to(model.device), shown, seed)).swapaxes(0, 1)
-    for wanted, code, images in zip(hold_out, y, drawn, strict=True):
+    table, rows, test = known.table, {}, known.rows("test")
+    for wanted in hold_out:
+        code = table.parse(wanted)[0]
         named = ~code.isnan()
-        real = np.flatnonzero((table.values[:, named] == code[named]).all(dim=1).numpy())
-        rows[f"{_say(wanted)}, real"] = np.asarray(known.images.pixels[real[:shown]])
-        rows[f"{_say(wanted)}, sampled"] = images
+        has = (table.values[:, named] == code[named]).all(dim=1).numpy()
+        # Those of the test first; a rare combination may have none there.
+        found = np.array([*test[has[test]], *np.setdiff1d(np.flatnonzero(has), test)])[:shown]
+        y = table.rows(found).to(model.device)
+        rows[f"{_say(wanted)}, real"] = np.asarray(known.images.pixels[found])
+        rows[f"{_say(wanted)}, sampled"] = _colours_last(sample(model, y, 1, seed)[0])
     return Picture(
         "held_out.png",
         "Combinations that were never trained on",
-        "Real images of combinations that training left out, and samples for them. The model has seen "
-        "either value, but never both together.",
+        "Real images of combinations that training left out, and below each a sample for all that is "
+        "known of it. The model has seen either value, but never both together.",
         plot_attribute_samples(
             rows,
             title="Held-out combinations",
-            note="Of each pair of rows the first are real images, the second samples.",
+            note="Above a real image, below it a sample for its attributes.",
         ),
     )
 
@@ -224,33 +226,34 @@ def _draw_held_out(
 def _draw_sweep(
     model: FlatVAE, known: AttributedImages, name: str, tied: set[str], seed: int
 ) -> Picture:
-    attribute = model.attributes[known.table.index(name)]
-    values = sweep_values(attribute)[:MOST_VALUES]
-    y = _forget(known.table, known.table.rows(known.rows("test")[:1]), tied | {name})
-    images = sweep(model, y.repeat(NOISES, 1).to(model.device), name, seed, values=values)
-    rest = _say(known.table.describe(y)[0]) or "nothing"
+    values = sweep_values(model.attributes[known.table.index(name)])[:MOST_VALUES]
+    y = known.table.rows(known.rows("test")[:1]).repeat(NOISES, 1)
+    # As `sweep` does it, image 0 of each noise, with what the value settles.
+    images = [
+        sample(model, _change(known, y, name, value, tied)[1].to(model.device), 1, seed)[0]
+        for value in values
+    ]
+    follows = f" What a value says of {', '.join(sorted(tied))} changes with it." if tied else ""
     return Picture(
         f"sweep_{_file_name(name)}.png",
         f"Sweep of {name}",
-        f"Given besides: {rest}.",
-        plot_attribute_sweep(_colours_last(images), name, values),
+        f"{_say_rest(known, y, tied | {name})}{follows}",
+        plot_attribute_sweep(_colours_last(torch.stack(images, dim=1)), name, values),
     )
 
 
 def _draw_edits(model: FlatVAE, known: AttributedImages, ties: Mapping[str, set[str]]) -> Picture:
     table, rows = known.table, known.rows("test")[:PICTURES]
-    pixels, y = known.pixels(rows), table.rows(rows).to(model.device)
+    pixels, y = known.pixels(rows), table.rows(rows)
     changes = [
         (a.name, value)
         for a in model.attributes
         for value in dict.fromkeys((sweep_values(a)[0], sweep_values(a)[-1]))
     ][:MOST_CHANGES]
-    edited = [edit(model, pixels, y, y)]
+    edited = [edit(model, pixels, *[y.to(model.device)] * 2)]
     for name, value in changes:
-        before = _forget(table, y, ties[name])
-        after = before.clone()
-        after[:, table.index(name)] = table.parse({name: value})[0, table.index(name)]
-        edited.append(edit(model, pixels, before, after))
+        conditions = _change(known, y, name, value, ties[name])
+        edited.append(edit(model, pixels, *(c.to(model.device) for c in conditions)))
     words = ["unchanged", *(f"{name} = {value}" for name, value in changes)]
     names = [f"test image {row}" for row in rows.tolist()]
     return Picture(
@@ -258,7 +261,8 @@ def _draw_edits(model: FlatVAE, known: AttributedImages, ties: Mapping[str, set[
         "Edits of given pictures",
         "A picture's latents are taken to the prior's noise under its own attributes, and back under "
         "others: what the attribute does not say should stay. “Unchanged” is what encoding and "
-        "decoding alone make of it. Attributes that give each other away are unknown on both sides.",
+        "decoding alone make of it. What a value settles changes with it; what it leaves open is "
+        "unknown before and after.",
         plot_edits(_colours_last(pixels), _colours_last(torch.stack(edited)), words, names),
     )
 
@@ -270,15 +274,15 @@ def _draw_paths(
     attribute = max(model.attributes, key=lambda a: len(sweep_values(a)))
     name, values = attribute.name, sweep_values(attribute)
     pairs = list(pairwise(values))[:: max(1, (len(values) - 1) // PATHS)][:PATHS]
-    rest = _forget(table, table.rows(known.rows("test")[:1]), ties[name] | {name})
-    first, last = (rest.repeat(len(pairs), 1) for _ in range(2))
-    for row, pair in enumerate(pairs):
-        for y, value in zip((first, last), pair, strict=True):
-            y[row, table.index(name)] = table.parse({name: value})[0, table.index(name)]
     if not pairs:  # attributes of one value each
         return []
+    y = table.rows(known.rows("test")[:1])
+    first, last = (
+        torch.cat([_change(known, y, name, pair[end], ties[name])[1] for pair in pairs])
+        for end in (0, 1)
+    )
     words = [[f"{name} = {pair[end]}" for pair in pairs] for end in (0, 1)]
-    given = f"Given besides: {_say(table.describe(rest)[0]) or 'nothing'}."
+    given = _say_rest(known, y, ties[name] | {name})
     pictures = []
     for file, title, seed_b, caption in (
         ("paths.png", "From one condition to another", None, "the noise stays"),
@@ -300,10 +304,18 @@ def _draw_paths(
     return pictures
 
 
-def _forget(table: AttributeTable, y: Tensor, names: set[str]) -> Tensor:
-    result = y.clone()
-    result[:, [table.index(name) for name in sorted(names)]] = torch.nan
-    return result
+def _change(
+    known: AttributedImages, y: Tensor, name: str, value: str, tied: set[str]
+) -> tuple[Tensor, Tensor]:
+    """Conditions (B,A) before and after; see `change_attribute`."""
+    return change_attribute(known.table, known.rows("train"), y, name, value, tied)
+
+
+def _say_rest(known: AttributedImages, y: Tensor, names: set[str]) -> str:
+    """What the first condition says besides some attributes and what they settle."""
+    (words,) = known.table.describe(y[:1])
+    rest = {name: value for name, value in words.items() if name not in names}
+    return f"Given besides: {_say(rest) or 'nothing'}."
 
 
 def _say(condition: Mapping[str, Any]) -> str:

@@ -19,11 +19,12 @@ from condvae.attributes import Attribute
 from condvae.configuration import ConfigurationError, read_config
 from condvae.cvae.evaluation import EvaluationSettings
 from condvae.cvae.folder import load_cvae
-from condvae.cvae.generation import sample
+from condvae.cvae.generation import sample, sweep
 from condvae.files import sha256_of_file
 from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
 from pipelines import tracking
 from pipelines.attributes import judging, pictures
+from pipelines.attributes.choices import find_ties
 from pipelines.attributes.judging import BayesClassifier
 from pipelines.attributes.nodes import StageMetrics, metric_names, open_attributed
 from pipelines.attributes.pictures import draw_training
@@ -139,6 +140,57 @@ def test_samples_are_of_different_conditions_beside_their_images(done, folder, m
         words = known.table.describe(known.table.rows([row]))[0]
         assert label == ", ".join(f"{k} = {v}" for k, v in words.items())
     assert "class = 3" in asked["Samples for one value"][0]
+
+
+def test_pictures_change_what_a_value_settles_and_nothing_else(done, monkeypatch):
+    """What is shown are `sweep` and `edit`, but that digit 7 is odd in all of them."""
+    shown = {}
+    for name in ("plot_attribute_sweep", "plot_edits", "plot_condition_paths"):
+        monkeypatch.setattr(
+            pictures, name, lambda images, *_, **__: shown.update(it=images) or Figure()
+        )
+    known = open_attributed(
+        *(done[k] for k in ("image_store", "attribute_table", "attribute_facts"))
+    )
+    model, _ = load_cvae(done["flat_vae"]["folder"])
+    table, ties = known.table, find_ties(known.table, known.rows("train"))
+    y = table.rows(known.rows("test")[:1])
+    pictures._draw_sweep(model, known, "slant", ties["slant"], 3)
+    free = table.values[known.rows("test")[:1]].clone()
+    expected = sweep(model, free.repeat(4, 1), "slant", 3)
+    np.testing.assert_array_equal(shown["it"], expected.movedim(2, -1))
+    wanted = y.clone()
+    for name, value in (("class", "7"), ("odd", "yes"), ("at_least_five", "yes")):
+        wanted[:, table.index(name)] = table.parse({name: value})[0, table.index(name)]
+    pictures._draw_sweep(model, known, "class", ties["class"], 3)
+    np.testing.assert_array_equal(
+        shown["it"][0, 7], sample(model, wanted, 1, 3)[0, 0].movedim(0, -1)
+    )
+    first, noisy = pictures._draw_paths(model, known, ties, 3)
+    assert "Given besides: slant" in first.caption
+    assert "odd" not in first.caption
+    assert "arc" in noisy.caption
+
+
+def test_held_out_images_have_a_sample_each(done, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        pictures, "plot_attribute_samples", lambda rows, **_: shown.update(rows) or Figure()
+    )
+    known = open_attributed(
+        *(done[k] for k in ("image_store", "attribute_table", "attribute_facts"))
+    )
+    model, _ = load_cvae(done["flat_vae"]["folder"])
+    combination = {"class": "0", "slant": "right"}
+    pictures._draw_held_out(model, known, [combination], 3, 0)
+    real, drawn = shown.values()
+    assert list(shown) == ["class = 0, slant = right, real", "class = 0, slant = right, sampled"]
+    rows = [
+        int(np.flatnonzero((known.images.pixels == image).all(axis=(1, 2, 3)))[0]) for image in real
+    ]
+    assert known.held_out[rows].all()
+    expected = sample(model, known.table.rows(rows), 1, 0)[0]
+    np.testing.assert_array_equal(drawn, expected.movedim(1, -1))
 
 
 def test_same_again_trains_nothing_and_gives_the_same(done, run_nodes, folder):
