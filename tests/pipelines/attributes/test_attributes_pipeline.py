@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from matplotlib.figure import Figure
+from PIL import Image
 
 from condvae.attributes import Attribute
 from condvae.configuration import ConfigurationError, read_config
@@ -219,6 +221,40 @@ def test_a_mixture_has_no_edits_and_needs_no_held_out_combination(run_nodes, tmp
     assert set(table["group"]) == {"all", "alone"}
     # A continuous attribute has no share of right ones.
     assert set(table.loc[table["group"] == "alone", "attribute"]) == {"class"}
+
+
+def test_a_folder_of_pictures_with_a_file_of_attributes(run_nodes, tmp_path):
+    """With the parameters of the page on images from attributes."""
+    rng = np.random.default_rng(0)
+    rows = ["file,hair,glasses,age"]
+    for i in range(90):
+        name = f"{'ab'[i % 2]}/{i}.png"
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(path)
+        hair, glasses = ("red", "fair", "grey", "")[i % 4], ("yes", "no", "")[i % 3]
+        rows.append(f"{name},{hair},{glasses},{20 + i if i % 5 else ''}")
+    (tmp_path / "attributes.csv").write_text("\n".join([*rows, "elsewhere.png,red,no,3"]))
+    page = (Path(__file__).resolve().parents[3] / "docs/attributes.md").read_text()
+    (example,) = re.findall(r"```yaml\n(data: .*?)```", page, flags=re.DOTALL)
+    parameters = yaml.safe_load(example.replace("PATH", str(tmp_path)))
+    parameters["data"]["limit"] = None
+    done = run_nodes("attributes", tmp_path / "data", parameters)
+    model, card = load_cvae(done["flat_vae"]["folder"])
+    assert [a.name for a in model.attributes] == ["hair", "glasses", "age", "brightness"]
+    assert [a.is_continuous for a in model.attributes] == [False, False, True, False]
+    assert card["hold_out"] == [{"hair": "red", "glasses": "yes"}]
+    assert (model.contract.channels, model.contract.size) == (3, 32)
+    frame = done["attribute_table"]
+    both = (frame["attribute_hair"] == "red") & (frame["attribute_glasses"] == "yes")
+    np.testing.assert_array_equal(frame["held_out"], both)
+    assert both.sum() == 8
+    assert frame["attribute_age"].isna().sum() == 18
+    table = done["attribute_metrics"]
+    assert {"attribute_rmse", "attribute_correlation"} <= set(table["metric"])
+    assert set(table["metric"]) <= set(ATTRIBUTE_METRICS)
+    figures = set(done["attribute_files"]["figures"])
+    assert {"held_out.png", "sweep_age.png", "edits.png", "samples.png"} <= figures
 
 
 def test_bayes_knows_nothing_of_other_attributes():
