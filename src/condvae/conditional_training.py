@@ -95,7 +95,7 @@ class ConditionalRun:
     ) -> None:
         task = settings.task
         task.check_data(images.side_information, vae.contract)
-        check_objective(settings.objective, task)
+        check_objective(settings.objective, task, settings.flows)
         self.settings = settings
         self.vae = vae
         self.images = images

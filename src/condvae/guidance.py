@@ -138,7 +138,7 @@ class GuidedLatents(nn.Module):
         if not isinstance(conditional, DiagonalGaussian):
             raise ConfigurationError(
                 f"guidance = {weight!r}: {where} has a {type(conditional).__name__}; guidance needs "
-                "Gaussian heads, expected 1 (none) for groups with a flow"
+                "Gaussian heads, expected 1 (none) for groups with a flow or a mixture"
             )
         if self.rule == "extrapolation":
             return extrapolate_gaussian(conditional, group.prior, weight)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from condvae.attributes import BINARY, Attribute
 from condvae.configuration import read_config
+from condvae.cvae import CvaeConfig, new_cvae, sample
 from condvae.data import DataConfig
+from condvae.images import DataContract
 from condvae.pretrained import read_cards
 from condvae.training import TrainingConfig
 from condvae.vdvae import architecture_named
 from condvae.vdvae.presets import PRESETS
 from pipelines.data_preparation.nodes import prepare_images_node
-from pipelines.parameters import WeightsConfig, check_parameters
+from pipelines.parameters import AttributesConfig, WeightsConfig, check_parameters
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 ENVIRONMENTS = sorted(path.parent.name for path in CONF.glob("*/parameters.yml"))
@@ -84,6 +89,27 @@ def test_published_weights_fit_images_and_architecture(environment, card):
     data = read_config(DataConfig, parameters["data"], "data")
     assert (contract.size, contract.channels) == (data.image_size, data.channels)
     assert read_cards()[card].preset == parameters["model"]["architecture"]
+
+
+def test_faces_have_all_attributes_the_published_split_and_any_size():
+    parameters = load("celeba64")
+    config = read_config(AttributesConfig, parameters["attributes"], "attributes")
+    assert config.conditions == ("all",)
+    assert config.hold_out
+    assert parameters["data"]["split"] == "official"
+    # As the page on images from attributes has it, for the size of De (2025).
+    page = (CONF.parent / "docs/attributes.md").read_text()
+    (command,) = re.findall(r"--env=celeba64 --pipeline=attributes --params=(\S*86\S*)", page)
+    changes = dict(item.split("=") for item in command.split(","))
+    values = {k.partition(".")[2]: yaml.safe_load(v) for k, v in changes.items()}
+    data = read_config(DataConfig, {**parameters["data"], **values}, "data")
+    assert (data.image_size, data.crop) == (86, 172)
+    attributes = [Attribute(f"a{i}", BINARY) for i in range(40)]
+    small = {**parameters["cvae"], "width": 2, "features": 4, "prior_hidden": 4, "prior_layers": 1}
+    contract = DataContract(3, data.image_size, 120.0, 60.0)
+    model = new_cvae(read_config(CvaeConfig, small, "cvae"), attributes, contract, 0)
+    images = sample(model, torch.full((1, 40), torch.nan), 2)
+    assert images.shape == (2, 1, 3, 86, 86)
 
 
 @pytest.mark.parametrize("environment", ["cifar10", "imagenet32", "imagenet64", "ffhq256"])

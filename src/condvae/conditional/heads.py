@@ -12,7 +12,15 @@ from condvae.distributions import DiagonalGaussian
 from condvae.vdvae.architecture import Architecture, DecoderBlockSpec
 from condvae.vdvae.blocks import Block
 
-__all__ = ["FLOWS", "HEADS", "GaussianHead", "ResidualHead", "normalise_flows", "parse_flows"]
+__all__ = [
+    "FLOWS",
+    "HEADS",
+    "MIXTURE",
+    "GaussianHead",
+    "ResidualHead",
+    "normalise_flows",
+    "parse_flows",
+]
 
 
 class GaussianHead(Block):
@@ -77,6 +85,8 @@ class ResidualHead(GaussianHead):
 HEADS: dict[str, type[GaussianHead]] = {"absolute": GaussianHead, "residual": ResidualHead}
 
 FLOWS = ("affine", "spline", "additive")
+MIXTURE = "mixture"
+"""In place of a flow, for groups of 1x1."""
 
 
 def parse_flows(text: str) -> dict[int, str]:
@@ -84,7 +94,7 @@ def parse_flows(text: str) -> dict[int, str]:
 
     Args:
         text: ``resolution:kind`` pairs apart by commas or spaces (``1:spline,4:affine``): all groups of
-            that resolution get one. Empty = none.
+            that resolution get one. Groups of 1x1 may have a ``mixture`` instead. Empty = none.
 
     Returns:
         Kind by resolution, smallest resolution first.
@@ -95,10 +105,17 @@ def parse_flows(text: str) -> dict[int, str]:
     kinds: dict[int, str] = {}
     for pair in re.split(r"[,\s]+", text.strip()) if text.strip() else []:
         match = re.fullmatch(r"([1-9]\d*):(\w+)", pair)
-        if match is None or match[2] not in FLOWS or int(match[1]) in kinds:
+        known = match is not None and match[2] in (*FLOWS, MIXTURE)
+        if match is None or not known or int(match[1]) in kinds:
             raise ConfigurationError(
                 f"flows = {text!r}: {pair!r} is not one of the expected pairs resolution:kind, each "
-                f"resolution once, kind one of {', '.join(FLOWS)} (like 1:spline,4:affine)"
+                f"resolution once, kind one of {', '.join(FLOWS)} or, at 1, {MIXTURE} (like "
+                "1:spline,4:affine)"
+            )
+        if match[2] == MIXTURE and match[1] != "1":
+            raise ConfigurationError(
+                f"flows = {text!r}: {pair!r}: a mixture is for groups of 1x1; expected 1:{MIXTURE}, or "
+                f"one of {', '.join(FLOWS)}"
             )
         kinds[int(match[1])] = match[2]
     return dict(sorted(kinds.items()))

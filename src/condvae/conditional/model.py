@@ -155,7 +155,7 @@ class ConditionalModel:
     def rate_nats(self, pixels: Tensor, condition: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """KL(q || c) of every group along a draw from q, and the decoder's output for that draw.
 
-        Groups with a flow give the unbiased estimate of `forward_kl`.
+        Groups with a flow or a mixture give the unbiased estimate of `forward_kl`.
 
         Args:
             pixels: uint8 (B,C,H,W), the whole image.
@@ -194,7 +194,8 @@ class ConditionalModel:
             noise: Standard normal noise per group.
 
         Returns:
-            (B,L) the KL of every group, for flows an unbiased estimate, and (B) -log p(y | z); nats.
+            (B,L) the KL of every group, for flows and mixtures an unbiased estimate, and (B)
+            -log p(y | z); nats.
         """
         rates = []
 

@@ -37,8 +37,8 @@ def forward_kl(
             learned better. None = the exact KL.
 
     Returns:
-        (B,L) in nats; exact wherever no log-std is below the floor. For groups with a flow an unbiased
-        estimate from the trunk's draw, see `FlowDistribution.kl_from`.
+        (B,L) in nats; exact wherever no log-std is below the floor. For groups with a flow, or
+        a mixture, an unbiased estimate from the trunk's draw, see `FlowDistribution.kl_from`.
 
     Raises:
         ValueError: The trunk was run without the priors that are needed.

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from condvae.conditional.heads import HEADS, GaussianHead, normalise_flows, parse_flows
+from condvae.conditional.heads import HEADS, MIXTURE, GaussianHead, normalise_flows, parse_flows
 from condvae.configuration import ConfigurationError, check_choice
 from condvae.distributions import ConditionalDistribution, DiagonalGaussian
 from condvae.vdvae.architecture import Architecture
@@ -67,9 +67,9 @@ class PartialEncoder(nn.Module):
         condition_channels: Cy, channels of the condition image.
         heads: ``absolute`` (published): a head gives mean and log-std. ``residual``: it gives their
             differences from the frozen prior's.
-        flows: Which groups have a flow after their Gaussian, and of what kind; see `parse_flows`. A new
-            flow changes nothing.
-        flow_layers: Couplings per flow.
+        flows: Which groups have a flow, or a mixture, after their Gaussian, and of what kind; see
+            `parse_flows`. A new flow changes nothing, a new mixture next to nothing.
+        flow_layers: Couplings per flow; mixtures have none.
         first_groups: Only so many groups, from the top, are conditioned on y; below them c(z | y) is
             the prior. None = all groups.
 
@@ -175,22 +175,24 @@ class _Flow(Protocol):
 def _build_flows(
     architecture: Architecture, kinds: dict[int, str], layers: int, groups: int
 ) -> nn.ModuleDict:
-    """Flows by index of their group, for the first `groups` of them."""
+    """Flows and mixtures by index of their group, for the first `groups` of them."""
     specs = architecture.decoder_blocks[:groups]
     resolutions = sorted({spec.resolution for spec in specs})
     for resolution in kinds:
         check_choice("resolution of flows", resolution, resolutions)
     flows = nn.ModuleDict()
     for index, spec in enumerate(specs):
-        if spec.resolution in kinds:
-            width = architecture.width_at(spec.resolution)
-            flows[str(index)] = import_module("condvae.priors").CouplingFlow(
-                kinds[spec.resolution],
-                architecture.latent_channels,
-                spec.resolution,
-                2 * width,
-                layers=layers,
-                hidden=max(NARROWEST_FLOW, int(width * architecture.bottleneck)),
+        if spec.resolution not in kinds:
+            continue
+        kind, channels = kinds[spec.resolution], architecture.latent_channels
+        width = architecture.width_at(spec.resolution)
+        hidden = max(NARROWEST_FLOW, int(width * architecture.bottleneck))
+        priors = import_module("condvae.priors")
+        if kind == MIXTURE:
+            flows[str(index)] = priors.GroupMixture(channels, 2 * width, hidden)
+        else:
+            flows[str(index)] = priors.CouplingFlow(
+                kind, channels, spec.resolution, 2 * width, layers=layers, hidden=hidden
             )
     return flows
 
@@ -213,7 +215,8 @@ def initialise(partial: PartialEncoder, vae: VDVAE, how: str, generator_seed: in
     ``random``: the layers' own initialisation, as published.
     ``residual``: a copy whose heads end in zeros and are read as differences from the prior, so that
     c(z | y) starts as the prior and KL(q || c) as KL(q || p), whatever y is.
-    Flows always start as the identity: c(z | y) is the Gaussian that it would be without them.
+    Flows always start as the identity: c(z | y) is the Gaussian that it would be without them. With a
+    mixture it has the moments of that Gaussian, see `condvae.priors.GroupMixture`.
 
     Args:
         partial: Changed in place.

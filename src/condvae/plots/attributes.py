@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from condvae.configuration import ConfigurationError
-from condvae.metrics.definitions import METRICS
+from condvae.metrics.definitions import MetricDefinition
 from condvae.plots.image_grid import ImageGrid, check_same_size
-from condvae.plots.labels import direction_words, is_finite, metric_label
+from condvae.plots.labels import is_finite, metric_label
 from condvae.plots.style import MUTED, SamplerStyle, figure_style, style_samplers, write_heading
 
 __all__ = [
@@ -27,6 +27,9 @@ __all__ = [
 
 Images = NDArray[np.uint8]
 
+SAME_ATTRIBUTES = (
+    "Every image of a row was asked for the same attributes; what was not asked is left free."
+)
 _LABEL, _HEADING = 20, 13  # characters that fit beside a row and above a column
 _LINE = 0.165  # inches
 _MOST_LINES = 6
@@ -34,28 +37,38 @@ _SIDE, _NOTE = 1.8, 5.6  # inches: words beside a row; the longest note
 
 
 def plot_attribute_samples(
-    rows: Mapping[str, Images], *, title: str = "Samples for given attributes"
+    rows: Mapping[str, Images],
+    *,
+    real: Images | None = None,
+    title: str = "Samples for given attributes",
+    note: str = SAME_ATTRIBUTES,
 ) -> Figure:
     """Draw a row of samples for each condition.
 
     Args:
         rows: Words for a condition (``class = 3, slant = right``) -> uint8 (K,H,W,C).
+        real: uint8 (N,H,W,C), for each of the N rows a real image with its attributes; they are the
+            first column. None = none.
         title: Heading.
+        note: Below the heading, what the images of a row have in common.
 
     Raises:
-        ConfigurationError: No rows, or images of different shapes.
+        ConfigurationError: No rows, images of different shapes, or another number of real ones.
     """
-    note = (
-        "Every image of a row was asked for the same attributes; what was not asked is left free."
-    )
-    return _draw_rows(list(rows), list(rows.values()), [], title, note)
+    images = list(rows.values())
+    if real is None:
+        return _draw_rows(list(rows), images, [], title, note)
+    _check(real, 4, 0, list(rows), "rows")
+    check_same_size([real.shape[1:], *(row.shape[1:] for row in images)])
+    beside = [np.concatenate([one[None], row]) for one, row in zip(real, images, strict=True)]
+    return _draw_rows(list(rows), beside, ["Real", "Sampled"], title, note, lead=1)
 
 
 def plot_attribute_sweep(images: Images, name: str, values: Sequence[str]) -> Figure:
     """Draw what changes when one attribute does, noise and the other attributes being kept.
 
     Args:
-        images: uint8 (S,V,H,W,C) of `condvae.cvae.generation.sweep`, colours last; a row per noise.
+        images: uint8 (S,V,H,W,C) as of `condvae.cvae.generation.sweep`, colours last; a row per noise.
         name: The attribute.
         values: Its V values.
 
@@ -64,7 +77,9 @@ def plot_attribute_sweep(images: Images, name: str, values: Sequence[str]) -> Fi
     """
     _check(images, 5, 1, values, "values")
     title = f"From value to value of {name}"
-    note = "Along a row only this attribute changes; the noise and all else stay the same."
+    note = (
+        "Along a row only this attribute and what follows from it change; noise and all else stay."
+    )
     labels = [f"noise {row + 1}" for row in range(len(images))]
     return _draw_rows(labels, list(images), [f"{name} = {value}" for value in values], title, note)
 
@@ -96,13 +111,16 @@ def plot_edits(
     return _draw_rows(names, rows, ["Given", *changes], "Edits of given pictures", note, lead=1)
 
 
-def plot_condition_paths(strips: Images, starts: Sequence[str], ends: Sequence[str]) -> Figure:
+def plot_condition_paths(
+    strips: Images, starts: Sequence[str], ends: Sequence[str], *, noise_kept: bool = True
+) -> Figure:
     """Draw a strip for each pair of conditions that leads from one to the other.
 
     Args:
         strips: uint8 (S,B,H,W,C) of `condvae.cvae.generation.interpolate`, colours last.
         starts: Words for the B conditions on the left.
         ends: And on the right.
+        noise_kept: Whether the noise stayed; false where `interpolate` was given a `seed_b`.
 
     Raises:
         ConfigurationError: Another shape or number of conditions, or no strips.
@@ -110,7 +128,8 @@ def plot_condition_paths(strips: Images, starts: Sequence[str], ends: Sequence[s
     _check(strips, 5, 1, starts, "starts")
     _check(strips, 5, 1, ends, "ends")
     labels = [f"{start} → {end}" for start, end in zip(starts, ends, strict=True)]
-    note = "Equal steps between the two conditions, the noise being kept."
+    steps = "Equal steps between the two conditions"
+    note = f"{steps}, the noise being kept." if noise_kept else f"{steps} and two draws of noise."
     title = "From one condition to another"
     return _draw_rows(labels, list(np.moveaxis(strips, 1, 0)), [], title, note)
 
@@ -119,7 +138,7 @@ def plot_ladder(
     rows: Sequence[Mapping[str, Any]],
     metrics: Sequence[str],
     *,
-    titles: Mapping[str, str] | None = None,
+    definitions: Mapping[str, MetricDefinition] | None = None,
 ) -> Figure:
     """Draw every rung's score with its standard error, a panel for each metric.
 
@@ -130,7 +149,7 @@ def plot_ladder(
             ``standard_error``, over seeds or cases; rungs from the top in the order they come. A value
             that is not finite is left out.
         metrics: Panels, from the left.
-        titles: Words by metric, where the metric's own will not do.
+        definitions: Title and direction by metric, where those of `metric_label` will not do.
 
     Raises:
         ConfigurationError: A metric without a finite value.
@@ -151,10 +170,10 @@ def plot_ladder(
                 # Points of one rung must not hide each other.
                 shift = 0.18 * (number - (len(stages) - 1) / 2)
                 _draw_stage(axes, own, stage, rungs, shift, styles[stage])
-            label = (titles or {}).get(metric, metric_label(metric).title)
-            axes.set_title(_plain(textwrap.fill(label, 34)), fontsize=9)
-            if metric in METRICS:
-                axes.set_xlabel(direction_words(metric), fontsize=8)
+            words = (definitions or {}).get(metric) or metric_label(metric)
+            axes.set_title(_plain(textwrap.fill(words.title, 34)), fontsize=9)
+            if words.better:
+                axes.set_xlabel(words.direction, fontsize=8)
         grid[0].set_yticks(range(len(rungs)), [_plain(textwrap.fill(r, 26)) for r in rungs])
         grid[0].set_ylim(len(rungs) - 0.5, -0.5)
         handles, names = grid[0].get_legend_handles_labels()

@@ -9,6 +9,7 @@ import numpy as np
 
 from condvae.calibration import LEVELS
 from condvae.configuration import ConfigurationError
+from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
 from condvae.metrics.definitions import METRICS, MetricDefinition, coverage_metric
 
 __all__ = [
@@ -39,6 +40,7 @@ _STATISTICS = {
     "tarp_other_features": "Distance to reference of another y, features",
     "class_probability": "Log odds of the likeliest class",
 }
+_ABBREVIATIONS = ("kl",)
 _NUMBERED_STATISTICS = {
     "pixel": "Random pixel",
     "projection": "Random projection",
@@ -47,8 +49,12 @@ _NUMBERED_STATISTICS = {
 
 
 def metric_label(metric: str) -> MetricDefinition:
-    """Return the words of a metric; one that is not known is written under its own name."""
-    return METRICS.get(metric) or MetricDefinition(axis_title(metric), "value", None, "")
+    """Return the words of a metric; one that is not known is written under its own name.
+
+    A name that completions and images from attributes share is that of completions.
+    """
+    known = METRICS.get(metric) or ATTRIBUTE_METRICS.get(metric)
+    return known or MetricDefinition(axis_title(metric), "value", None, "")
 
 
 def coverage_target(metric: str) -> float | None:
@@ -99,8 +105,16 @@ def axis_title(key: str) -> str:
     for unit in ("nats per dim", "bits per dim", "nats", "bits", "seconds", "mib", "gib"):
         name = words.removesuffix(" " + unit)
         if name != words:
-            return f"{name[:1].upper()}{name[1:]} ({unit})"
-    return words[:1].upper() + words[1:]
+            return f"{_begin_upper(name)} ({unit})"
+    return _begin_upper(words)
+
+
+def _begin_upper(words: str) -> str:
+    """Write the first letter large; of an abbreviation all letters."""
+    first, space, rest = words.partition(" ")
+    return (
+        (first.upper() if first in _ABBREVIATIONS else first[:1].upper() + first[1:]) + space + rest
+    )
 
 
 def is_finite(value: Any) -> TypeGuard[float]:

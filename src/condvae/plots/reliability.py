@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from condvae.calibration import HEADLINE_LEVEL
-from condvae.configuration import ConfigurationError
+from condvae.configuration import ConfigurationError, check_choice
 from condvae.plots.curves import label_lines
 from condvae.plots.labels import BINS, POOLED, bin_label, format_value, is_finite
 from condvae.plots.style import (
@@ -30,6 +31,35 @@ __all__ = ["plot_interval_coverage", "plot_reliability"]
 
 _Rows = Sequence[Mapping[str, Any]]
 _DASHES = (0, (4, 3))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a reliability diagram says of where its probabilities come from."""
+
+    title: str
+    question: str
+    confidence: str
+    accuracy: str
+    exact: str
+
+
+_WORDS = {
+    "completions": _Words(
+        "Reliability of the likeliest class among the completions",
+        "How often the most frequent class among the completions is the true one.",
+        "Confidence: share of the completions",
+        "Accuracy: share of images\nof that class",
+        "exact sampler",
+    ),
+    "probabilities": _Words(
+        "Reliability of the likeliest value",
+        "How often the likeliest value is the true one.",
+        "Confidence: its probability",
+        "Accuracy: share of images\nwith that value",
+        "exact classifier",
+    ),
+}
 
 
 def plot_interval_coverage(
@@ -80,6 +110,7 @@ def plot_interval_coverage(
 def plot_reliability(
     classes_by_sampler: Mapping[str, Mapping[str, Any] | None],
     *,
+    of: str = "completions",
     title: str | None = None,
     styles: Mapping[str, SamplerStyle] | None = None,
 ) -> Figure:
@@ -92,12 +123,16 @@ def plot_reliability(
         classes_by_sampler: Sampler -> its class calibration: ``ece, exact_ece, p_value, n`` and
             ``reliability``, bins with ``low, high, n, confidence, accuracy, accuracy_low,
             accuracy_high, exact_low, exact_high``. Samplers with `None` are left out.
+        of: What the shares are, for the words: shares of ``completions``, or ``probabilities`` of a
+            classifier, an attribute in the place of each sampler.
         title: Heading of the figure.
         styles: From `style_samplers`; by default made from the samplers given.
 
     Raises:
-        ConfigurationError: No sampler has a class calibration.
+        ConfigurationError: No sampler has a class calibration, or unknown `of`.
     """
+    check_choice("of", of, _WORDS)
+    words = _WORDS[of]
     shown = {sampler: found for sampler, found in classes_by_sampler.items() if found}
     if not shown:
         raise ConfigurationError(
@@ -117,26 +152,25 @@ def plot_reliability(
             axes.set_axis_off()
         for place, (sampler, found) in enumerate(shown.items()):
             row, column = divmod(place, columns)
-            _draw_accuracy(grid[2 * row, column], sampler, found, styles[sampler])
+            _draw_accuracy(grid[2 * row, column], sampler, found, styles[sampler], words.exact)
             _draw_counts(grid[2 * row + 1, column], found, styles[sampler])
         for row in range(rows):
-            grid[2 * row, 0].set_ylabel("Accuracy: share of images\nof that class")
+            grid[2 * row, 0].set_ylabel(words.accuracy)
             grid[2 * row + 1, 0].set_ylabel("Images")
         for place in range(len(shown)):
             row, column = divmod(place, columns)
             if place >= len(shown) - columns:
                 lowest = grid[2 * row + 1, column]
                 lowest.tick_params(labelbottom=True)
-                lowest.set_xlabel("Confidence: share of the completions")
+                lowest.set_xlabel(words.confidence)
         write_heading(
             figure,
-            title or "Reliability of the likeliest class among the completions",
-            "How often the most frequent class among the completions is the true one. Above the "
-            "diagonal: too unsure; below: too sure.\n"
-            "Error: expected calibration error; p: two-sided, among those of simulated exact samplers. "
-            "One case per image.",
+            title or words.title,
+            f"{words.question} Above the diagonal: too unsure; below: too sure.\n"
+            "Error: expected calibration error; p: two-sided, among those of simulated "
+            f"{words.exact}s. One case per image.",
         )
-        figure.legend(handles=_reliability_legend(), loc="outside lower center", ncols=3)
+        figure.legend(handles=_reliability_legend(words.exact), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -211,7 +245,9 @@ def _draw_points(axes: Axes, x: Sequence[float], rows: _Rows, style: SamplerStyl
     )
 
 
-def _draw_accuracy(axes: Axes, sampler: str, found: Mapping[str, Any], style: SamplerStyle) -> None:
+def _draw_accuracy(
+    axes: Axes, sampler: str, found: Mapping[str, Any], style: SamplerStyle, exact: str
+) -> None:
     axes.set_axis_on()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=_DASHES)
     points = [row for row in found["reliability"] if row["n"] and is_finite(row["accuracy"])]
@@ -245,7 +281,7 @@ def _draw_accuracy(axes: Axes, sampler: str, found: Mapping[str, Any], style: Sa
     axes.set_xlim(0, 1.04)
     axes.set_ylim(-0.03, 1.03)
     p = found.get("p_value")
-    text = f"error {_short(found.get('ece'))}, exact sampler {_short(found.get('exact_ece'))}"
+    text = f"error {_short(found.get('ece'))}, {exact} {_short(found.get('exact_ece'))}"
     text += f", p {'< 0.01' if is_finite(p) and p < 0.01 else f'= {_short(p)}'}"
     axes.set_title(f"{sampler}\n", color=style.colour)
     axes.text(0, 1.02, text, transform=axes.transAxes, va="bottom", fontsize=8, color=MUTED)
@@ -265,10 +301,10 @@ def _draw_counts(axes: Axes, found: Mapping[str, Any], style: SamplerStyle) -> N
     axes.grid(visible=False)
 
 
-def _reliability_legend() -> list[Any]:
+def _reliability_legend(exact: str) -> list[Any]:
     return [
         Line2D([], [], color=MUTED, marker="o", markersize=5, label="accuracy, 95 % interval"),
-        Patch(color=FRAME, alpha=0.6, label="95 % of exact samplers of this size"),
+        Patch(color=FRAME, alpha=0.6, label=f"95 % of {exact}s of this size"),
         Line2D([], [], color=INK, linewidth=1, linestyle=_DASHES, label="accuracy = confidence"),
     ]
 

@@ -1,6 +1,7 @@
 """Conditional densities over latents. The core rooms find this one by name, when they need it."""
 
 from condvae.priors.flows import CouplingFlow, FlowDistribution, transformed_elements
+from condvae.priors.group_mixture import GroupMixture, MixtureDistribution
 from condvae.priors.univariate import UNIVARIATES, Univariate
 from condvae.priors.vector import PRIORS, ConditionalPrior, make_prior
 
@@ -10,6 +11,8 @@ __all__ = [
     "ConditionalPrior",
     "CouplingFlow",
     "FlowDistribution",
+    "GroupMixture",
+    "MixtureDistribution",
     "Univariate",
     "make_prior",
     "transformed_elements",

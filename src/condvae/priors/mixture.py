@@ -9,7 +9,6 @@ from condvae.distributions import DiagonalGaussian
 
 __all__ = ["GaussianMixture"]
 
-# Half the width of what the first means are drawn from, in standard deviations of the whole.
 SPREAD = 0.9
 
 
@@ -25,16 +24,20 @@ class GaussianMixture(nn.Module):
         features: E, length of the context.
         components: K.
         hidden: Width of the network.
+        spread: Below 1, half the width of what the first means are drawn from, in standard deviations
+            of the whole: the smaller, the more a new mixture is N(0, I).
     """
 
-    def __init__(self, latents: int, features: int, components: int, hidden: int) -> None:
+    def __init__(
+        self, latents: int, features: int, components: int, hidden: int, spread: float = SPREAD
+    ) -> None:
         super().__init__()
         self.components = components
         last = nn.Linear(hidden, components * (1 + 2 * latents))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), last)
-        means = SPREAD * (2.0 * torch.rand(components, latents) - 1.0)
+        means = spread * (2.0 * torch.rand(components, latents) - 1.0)
         means = means - means.mean(dim=0)
         log_std = 0.5 * torch.log(1.0 - means.square().mean(dim=0))
         with torch.no_grad():

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from condvae.conditional.heads import FLOWS, MIXTURE, parse_flows
 from condvae.conditional.model import ConditionalModel, run_trunk
 from condvae.conditional.objectives import forward_kl
 from condvae.conditional.partial_encoder import PartialEncoder
@@ -81,7 +82,7 @@ class ConditionalObjective(ABC):
         objective: ObjectiveConfig | None = None,
     ) -> None:
         self.objective = objective or ObjectiveConfig()
-        check_objective(self.objective, task)
+        check_objective(self.objective, task, partial.flow_kinds)
         self.vae = vae.requires_grad_(False).eval()
         self.partial = partial
         self.module: nn.Module = partial
@@ -267,13 +268,23 @@ def objective_class(config: ObjectiveConfig) -> Callable[..., ConditionalObjecti
     return ForwardKL if config.trained == "partial" else ConditionalElbo
 
 
-def check_objective(config: ObjectiveConfig, task: Task) -> None:
-    """Refuse an objective that makes no sense for a task.
+def check_objective(config: ObjectiveConfig, task: Task, flows: str = "") -> None:
+    """Refuse an objective that makes no sense for a task, or for the flows of a partial encoder.
+
+    Args:
+        config: The objective.
+        task: What is observed.
+        flows: See `parse_flows`.
 
     Raises:
-        ConfigurationError: ``ipa_r`` where y is not exactly known pixels and nothing else, or several
-            observations per image where an image has one.
+        ConfigurationError: ``ipa_r`` where y is not exactly known pixels and nothing else, or with a
+            mixture; or several observations per image where an image has one.
     """
+    if config.name == "ipa_r" and MIXTURE in parse_flows(flows).values():
+        raise ConfigurationError(
+            f"flows = {flows!r}: objective.name = 'ipa_r' needs gradients through draws, which the "
+            f"choice of a component has not: expected {', '.join(FLOWS)}, or ipa or joint"
+        )
     if config.name == "ipa_r" and not (task.uses_mask and task.is_exact):
         raise ConfigurationError(
             f"objective.name = 'ipa_r' needs p(y | z), which the VAE gives for pixels behind a mask; "

@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from condvae.attributes import AttributeTable
 from condvae.data.attributes import ALL, CLASS
 from condvae.data.store import PreparedImages
 
-__all__ = ["choose_conditions", "choose_hold_out", "find_ties"]
+__all__ = ["change_attribute", "choose_conditions", "choose_hold_out", "find_ties"]
 
 MEASURED = ("slant", "thickness", "size")
 OF_DIGITS = ("odd", "at_least_five")
@@ -96,3 +98,42 @@ def find_ties(table: AttributeTable, rows: NDArray[np.int64]) -> dict[str, set[s
             ties[table.names[a]].add(table.names[b])
             ties[table.names[b]].add(table.names[a])
     return ties
+
+
+def change_attribute(
+    table: AttributeTable,
+    rows: NDArray[np.int64],
+    y: Tensor,
+    name: str,
+    value: object,
+    tied: set[str],
+) -> tuple[Tensor, Tensor]:
+    """Change one attribute, and with it what it settles: class 3 is odd, whatever was odd before.
+
+    Args:
+        table: Conditions of images.
+        rows: Images that count.
+        y: (B,A).
+        name: Of the attribute.
+        value: What it becomes, as `encode_value` takes it.
+        tied: Its ties, see `find_ties`. One that has a single value among images with `value` gets it;
+            the others are unknown before and after, as nothing says what they become.
+
+    Returns:
+        Conditions (B,A) before and after.
+    """
+    place = table.index(name)
+    code = table.parse({name: value})[0, place].item()
+    seen = table.rows(rows)
+    seen = seen[seen[:, place] == code]
+    before, settled = y.clone(), {place: code}
+    for other in map(table.index, sorted(tied)):
+        codes = set(seen[:, other][~seen[:, other].isnan()].tolist())
+        if len(codes) == 1:
+            settled[other] = codes.pop()
+        else:
+            before[:, other] = torch.nan
+    after = before.clone()
+    for column, known in settled.items():
+        after[:, column] = known
+    return before, after

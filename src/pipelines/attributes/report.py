@@ -12,8 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from condvae.configuration import read_config
+from condvae.cvae.evaluation import EvaluationSettings
 from condvae.cvae.folder import load_cvae
 from condvae.files import open_atomic
+from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
 from condvae.plots import png_bytes
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
@@ -23,7 +25,7 @@ from pipelines.attributes.page import PAGE, Section, Shown, Table, render_page
 from pipelines.attributes.pictures import Picture, draw_bayes, draw_training, draw_uses
 from pipelines.parameters import AttributesConfig
 
-__all__ = ["format_score", "write_attribute_report", "write_files"]
+__all__ = ["format_score", "tabulate_definitions", "write_attribute_report", "write_files"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,10 @@ _BAYES = (
     "p(value | x) from log p(x | y) for every value, nothing else of y being known. The "
     "calibration error is never 0: beside it stands its mean for exact probabilities."
 )
+_DEFINITIONS = (
+    "metrics.csv and metrics.json have them by attribute, group of images and pixels of the decoder, "
+    "with standard error, n and the name of the judge (extractor)."
+)
 
 
 def write_attribute_report(
@@ -76,15 +82,28 @@ def write_attribute_report(
     training = draw_training(flat_vae_history)
     scores = _list_scores(attribute_metrics)
     names = [attribute.name for attribute in model.attributes]
+    found = [str(metric) for metric in attribute_metrics["metric"]]
     parts = [
         ("Does it show what it is asked for?", _HEADLINE, [_attribute_table(scores, names)], uses),
         ("Likelihood", _LIKELIHOOD, [_likelihood_table(scores)], []),
         ("Like real images?", _QUALITY, [_quality_table(scores)], []),
         ("The model as a classifier", _BAYES, [_bayes_table(scores, names)], bayes),
         ("Training", "", [], training),
+        ("What the numbers are", _DEFINITIONS, [tabulate_definitions(found)], []),
     ]
-    evaluation = settings.evaluation
-    facts = {
+    facts = _list_facts(image_store, attribute_facts, card, settings.evaluation)
+    title = f"Attributes to images: {image_store['name']}"
+    return write_files(Path(folders["attributes_reporting"]), title, _LEAD, parts, facts)
+
+
+def _list_facts(
+    image_store: Mapping[str, Any],
+    attribute_facts: Mapping[str, Any],
+    card: Mapping[str, Any],
+    evaluation: EvaluationSettings,
+) -> dict[str, Any]:
+    """Data, model and settings, for the end of the page."""
+    return {
         "data": f"{image_store['name']}, {attribute_facts['images']['train']} training images, of "
         f"which {attribute_facts['held_out']['train']} held out",
         "held-out combinations": "; ".join(
@@ -100,8 +119,6 @@ def write_attribute_report(
         "guidance": f"{evaluation.guidance:g}",
         **tracking.git_state(),
     }
-    title = f"Attributes to images: {image_store['name']}"
-    return write_files(Path(folders["attributes_reporting"]), title, _LEAD, parts, facts)
 
 
 def write_files(
@@ -135,6 +152,16 @@ def write_files(
             file.write(content)
     log.info("report: %s", folder / PAGE)
     return {"folder": folder.as_posix(), "page": PAGE, "figures": [f.name for f in figures]}
+
+
+def tabulate_definitions(metrics: Sequence[str]) -> Table:
+    """What metrics are: those of `metrics` that `ATTRIBUTE_METRICS` has, in its order."""
+    rows = [
+        [definition.title, name, definition.unit, definition.direction, definition.definition]
+        for name, definition in ATTRIBUTE_METRICS.items()
+        if name in metrics
+    ]
+    return Table("All metrics", ["", "name", "unit", "direction", "definition"], rows)
 
 
 _Scores = dict[tuple[str, ...], tuple[float, float]]
@@ -184,10 +211,14 @@ def _attribute_table(scores: _Scores, names: Sequence[str]) -> Table:
             real = scores.get((f"attribute_{metric}", name, group, "real"))
             if real is None:
                 continue
-            cells = [f"{words}, {GROUPS[group]}", format_score(real, share=True)]
+            share = metric != "correlation"
+            cells = [f"{words}, {GROUPS[group]}", format_score(real, share=share)]
             for kind in kinds:
-                for key in (f"attribute_{metric}", f"attribute_{metric}_of_ceiling"):
-                    cells.append(format_score(scores.get((key, name, group, kind)), share=True))
+                own, ratio = (
+                    scores.get((f"attribute_{metric}{of}", name, group, kind))
+                    for of in ("", "_of_ceiling")
+                )
+                cells += [format_score(own, share=share), format_score(ratio, share=True)]
             rows.append(cells)
     for name in names:
         accuracies = [
@@ -205,7 +236,7 @@ def _attribute_table(scores: _Scores, names: Sequence[str]) -> Table:
     headings = ["", "real images"]
     for kind in kinds:
         headings += [f"{_KINDS[kind]}", f"{_KINDS[kind]}, of the ceiling"]
-    return Table("Attribute accuracy, ± one standard error", headings, rows)
+    return Table("Read by the judge, ± one standard error", headings, rows)
 
 
 _KINDS = {"mean": "decoder means", "sample": "samples of pixels"}

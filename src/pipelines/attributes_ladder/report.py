@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from condvae.configuration import read_config
-from condvae.plots.attributes import plot_attribute_samples, plot_ladder
+from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
+from condvae.metrics.definitions import MetricDefinition
+from condvae.plots import plot_attribute_samples, plot_ladder
 from pipelines import tracking
 from pipelines.attributes.nodes import open_attributed
 from pipelines.attributes.page import Table
 from pipelines.attributes.pictures import Picture
-from pipelines.attributes.report import format_score, write_files
+from pipelines.attributes.report import format_score, tabulate_definitions, write_files
 from pipelines.attributes_ladder.tables import HEADLINES
 from pipelines.parameters import LadderConfig
 
@@ -46,25 +50,10 @@ def write_ladder_report(
     rows = known.rows("test")[: config.shown]
     records = ladder_table.to_dict("records")
     keys = [key for key in HEADLINES if key in set(ladder_table["metric"])]
-    titles = {key: HEADLINES[key][-1] for key in keys}
     real = np.asarray(known.images.pixels[rows])
-    chart = Picture(
-        "ladder.png",
-        "Rungs of the ladder",
-        f"Mean of {config.seeds} seeds, ± one standard error over them.",
-        plot_ladder(records, [key for key in DRAWN if key in keys], titles=titles),  # type: ignore[arg-type]
-    )
-    shown = Picture(
-        "samples.png",
-        "Samples of each rung",
-        f"Decoder means at the attributes of the same {len(rows)} test images, which are the first "
-        f"row; the noise is the same too. Seed {seed}.",
-        plot_attribute_samples(
-            {"real images": real, **ladder_samples}, title="Samples of each rung"
-        ),
-    )
+    figures = [_draw_chart(records, keys, config.seeds), _draw_samples(real, ladder_samples, seed)]
     parts = [
-        ("Rungs", _budget(config), [_rung_table(ladder_table, keys)], [chart, shown]),
+        ("Rungs", _budget(config), [_rung_table(ladder_table, keys)], figures),
         (
             "What each ingredient contributes",
             "Differences of two rungs, seed by seed, ± one standard error over seeds. With so few "
@@ -72,6 +61,7 @@ def write_ladder_report(
             [_contribution_table(ladder_contributions, keys)],
             [],
         ),
+        ("What the numbers are", "", [tabulate_definitions([HEADLINES[k][0] for k in keys])], []),
     ]
     facts = {
         "data": f"{image_store['name']}, {attribute_facts['images']['test']} test images",
@@ -79,19 +69,64 @@ def write_ladder_report(
         "seeds": f"{seed} to {seed + config.seeds - 1}",
         "draws of each log p(x | y)": str(config.evaluation.draws),
         "samples of each condition": str(config.evaluation.samples),
-        **{f"rung {name}": str(config.definitions[name]) for name in config.rungs},
+        **{
+            f"rung {name}": ", ".join(f"{k} = {v}" for k, v in config.definitions[name].items())
+            for name in config.rungs
+        },
         **tracking.git_state(),
     }
     title = f"Ladder of conditional priors: {image_store['name']}"
     return write_files(Path(folders["ladder_reporting"]), title, _LEAD, parts, facts)
 
 
+def _draw_chart(records: list[dict[Hashable, Any]], keys: list[str], seeds: int) -> Picture:
+    drawn = [key for key in DRAWN if key in keys]
+    return Picture(
+        "ladder.png",
+        "Rungs of the ladder",
+        f"Mean of {seeds} seeds, ± one standard error over them.",
+        plot_ladder(
+            records,  # type: ignore[arg-type]
+            drawn,
+            definitions={key: _define(key) for key in drawn},
+        ),
+    )
+
+
+def _draw_samples(
+    real: NDArray[np.uint8], samples: dict[str, NDArray[np.uint8]], seed: int
+) -> Picture:
+    return Picture(
+        "samples.png",
+        "Samples of each rung",
+        f"Decoder means at the attributes of the same {len(real)} test images, which are the first "
+        f"row; the noise is the same too. Seed {seed}.",
+        plot_attribute_samples(
+            {"real images": real, **samples},
+            title="Samples of each rung",
+            note="Every image of a column was asked for the attributes of the real one above.",
+        ),
+    )
+
+
 def _budget(config: LadderConfig) -> str:
     return (
         f"Every run has {config.steps} updates in all: trained jointly, all of them train "
         f"everything; in two stages {config.steps - config.prior_steps} train the VAE and "
-        "{config.prior_steps} the prior. The weights of the best validation count."
+        f"{config.prior_steps} the prior. The weights of the best validation count."
     )
+
+
+def _define(key: str) -> MetricDefinition:
+    """What a headline is, in its own words."""
+    metric, *_, words = HEADLINES[key]
+    return replace(ATTRIBUTE_METRICS[metric], title=words)
+
+
+def _headings(keys: list[str]) -> list[str]:
+    """Words of headlines, with an arrow where a direction is better."""
+    arrows = {"higher": " ↑", "lower": " ↓", None: ""}
+    return [f"{d.title}{arrows[d.better]}" for d in map(_define, keys)]
 
 
 def _rung_table(table: pd.DataFrame, keys: list[str]) -> Table:
@@ -99,8 +134,8 @@ def _rung_table(table: pd.DataFrame, keys: list[str]) -> Table:
         [f"{rung}, {str(stage).replace('_', ' ')}", *_cells(own, keys)]
         for (rung, stage), own in table.groupby(["rung", "stage"], sort=False)
     ]
-    headings = ["", *(HEADLINES[key][-1] for key in keys)]
-    return Table("Mean over seeds ± one standard error", headings, rows)
+    headings = ["", *_headings(keys)]
+    return Table("Mean over seeds ± one standard error; arrows: what is better", headings, rows)
 
 
 def _contribution_table(table: pd.DataFrame, keys: list[str]) -> Table:
@@ -108,8 +143,8 @@ def _contribution_table(table: pd.DataFrame, keys: list[str]) -> Table:
         [str(name), f"{own['before'].iloc[0]} → {own['after'].iloc[0]}", *_cells(own, keys)]
         for name, own in table.groupby("contribution", sort=False)
     ]
-    headings = ["", "from → to", *(HEADLINES[key][-1] for key in keys)]
-    return Table("After less before; higher is better but for bits and distances", headings, rows)
+    headings = ["", "from → to", *_headings(keys)]
+    return Table("After less before; arrows: what is better", headings, rows)
 
 
 def _cells(rows: pd.DataFrame, keys: list[str]) -> list[str]:

@@ -102,7 +102,8 @@ class ModelConfig:
         latent_std: How a new VAE gives the standard deviations of latents; None = as registered for
             the architecture, see there.
         flows: Latent groups of the partial encoder with a flow after their Gaussian, and its kind:
-            ``1:spline,4:affine`` = splines for groups of 1x1, affine couplings for those of 4x4.
+            ``1:spline,4:affine`` = splines for groups of 1x1, affine couplings for those of 4x4;
+            ``1:mixture`` = a mixture in place of a flow.
         flow_layers: Couplings per flow.
         first_groups: Only so many latent groups, from the top, are conditioned; the others are drawn
             from the prior. None = all.

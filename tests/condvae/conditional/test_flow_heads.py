@@ -21,8 +21,11 @@ from condvae.configuration import ConfigurationError
 from condvae.distributions import DiagonalGaussian
 from condvae.images import encoder_input
 from condvae.importance import importance_bound
+from condvae.model_folder import load_posterior, save_posterior
 from condvae.posterior import ImagePosterior
 from condvae.tasks import Inpainting
+from condvae.training import ObjectiveConfig
+from condvae.training.conditioning import check_objective
 from condvae.vdvae.checkpoints import write_official_conditional
 
 FLOWS = "1:spline,4:affine"
@@ -97,6 +100,65 @@ def test_flow_sees_the_hidden_state_and_y(setting, group):
     assert torch.equal(log_prob(h, features), expected)
     for changed in (log_prob(-h, features), log_prob(h, -features)):
         assert (changed - expected).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("heads", ["absolute", "residual"])
+def test_a_mixture_at_the_top_of_a_frozen_vae(make_vae, make_pixels, make_noise, heads):
+    """New, it is nearly the Gaussian; trained, its KL is an unbiased estimate."""
+    vae, n = make_vae(decoder="1x1,4m1,8m4,16m8"), 200
+    torch.manual_seed(4)
+    partial = PartialEncoder(vae, 2, heads, "1:mixture,4:affine").double()
+    assert partial.flow_kinds == "1:mixture,4:affine"
+    pixels = make_pixels(1).repeat(n, 1, 1, 1)
+    condition = condition_of(vae, pixels, make_pixels(1, seed=2).expand(n, -1, -1, -1) > 100)
+    trunk = run_trunk(vae, pixels, make_noise(), priors=True)
+    plain = PartialEncoder(vae, 2, heads).double()
+    state = partial.state_dict()
+    plain.load_state_dict({k: v for k, v in state.items() if not k.startswith("flows.")})
+    expected = forward_kl(trunk, plain, condition)
+    new = forward_kl(trunk, partial, condition)
+    torch.testing.assert_close(new[:, 1:], expected[:, 1:], rtol=0, atol=1e-9)
+    assert abs((new - expected)[:, 0].mean()) < 0.1 * expected[:, 0].mean()
+    set_flows(partial)
+    with torch.no_grad():
+        h, q, p, z = trunk.hidden[0], trunk.posteriors[0], trunk.priors[0], trunk.latents[0]
+        c = partial.conditional(0, h, partial.encode(condition)[1], p)
+        ratio = (q.log_prob(z) - c.log_prob(z)).flatten(1).sum(dim=1)
+        estimate = forward_kl(trunk, partial, condition)
+        assert (estimate[:, 0] - expected[:, 0]).abs().max() > 0.1
+        difference = ratio - estimate[:, 0]
+        assert abs(difference.mean()) < 4 * difference.std() / math.sqrt(n)
+        rate, _ = ConditionalModel(vae, partial).rate_nats(pixels, condition, make_noise())
+        torch.testing.assert_close(rate, estimate, rtol=0, atol=1e-10)
+    forward_kl(trunk, partial, condition).sum().backward()
+    for name, parameter in partial.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+def test_mixtures_are_for_the_smallest_groups_and_the_forward_kl(make_vae):
+    for text in ("4:mixture", "1:spline,16:mixture"):
+        with pytest.raises(ConfigurationError, match="a mixture is for groups of 1x1"):
+            parse_flows(text)
+    check_objective(ObjectiveConfig("ipa"), Inpainting(), "1:mixture")
+    check_objective(ObjectiveConfig("ipa_r"), Inpainting(), "1:spline")
+    with pytest.raises(
+        ConfigurationError, match=r"'1:mixture': objective\.name = 'ipa_r' needs grad"
+    ):
+        check_objective(ObjectiveConfig("ipa_r"), Inpainting(), "1:mixture")
+
+
+@pytest.mark.parametrize("flows", [FLOWS, "1:mixture"])
+def test_posteriors_with_flows_come_back_the_same(make_vae, make_pixels, tmp_path, flows):
+    vae, pixels, mask = make_vae(), make_pixels(2), make_pixels(2, seed=2) > 100
+    partial = PartialEncoder(vae, 2, flows=flows).double()
+    set_flows(partial)
+    posterior, observation = posterior_with(vae, partial, pixels, mask)
+    save_posterior(tmp_path, posterior, {"name": "stand-in"})
+    found = load_posterior(tmp_path)
+    drawn = found.sample(found.observe(pixels, mask), 2, seed=3)
+    assert (drawn.int() - posterior.sample(observation, 2, seed=3).int()).abs().max() <= 1
 
 
 def test_new_flows_change_no_gradient_either(setting, make_noise):

@@ -13,8 +13,11 @@ from condvae.attributes import Attribute
 from condvae.configuration import ConfigurationError
 from condvae.cvae.evaluation import EvaluationSettings, evaluate, shuffle_conditions
 from condvae.metrics.attribute_classifier import AttributeNetwork
+from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
+from condvae.metrics.attribute_scores import score_attributes
 
 ATTRIBUTES = (Attribute("level", ("low", "middle", "high")), Attribute("side", ("left", "right")))
+TILT = Attribute("tilt")
 SIZE = 8
 LEVELS, SIDES = torch.tensor([0.492, 0.5, 0.508]), torch.tensor([0.004, -0.004])
 SETTINGS = EvaluationSettings(draws=1, samples=3, resamples=5)
@@ -248,6 +251,52 @@ def test_an_overconfident_classifier_is_told(real):
     rows = rows_of(real, classify=too_sure)
     assert pick(rows, "bayes_coverage_90", "level")["value"] < 0.87
     assert pick(rows, "bayes_calibration_p_value", "level")["value"] < 0.01
+
+
+def test_every_metric_is_defined_and_better_in_the_direction_it_says(exact, real):
+    """The exact model against one that is deaf, sampled in disorder, with the wrong probabilities."""
+    torch.manual_seed(1)
+    wrong = rows_of(
+        real,
+        Model(deaf=True),
+        sampler=sample_in_disorder,
+        classify=lambda *a, **k: classify(*a, **k).roll(1, dims=1),
+        held_out=is_new(real[1]),
+    )
+    of_numbers = {"attribute_rmse", "attribute_correlation", "attribute_correlation_of_ceiling"}
+    assert {row["metric"] for row in exact} == set(ATTRIBUTE_METRICS) - of_numbers
+    compared = set()
+    for row in exact:
+        definition = ATTRIBUTE_METRICS[row["metric"]]
+        low, high = definition.bounds
+        assert low is None or row["value"] >= low - 1e-6, row
+        assert high is None or row["value"] <= high, row
+        # All images together are right in any order.
+        if definition.better is None or (row["attribute"] == "all" and "frechet" in row["metric"]):
+            continue
+        if row["pixels"] not in (None, "sample") or row["group"] != "all":
+            continue
+        other = pick(wrong, *(row[k] for k in ("metric", "attribute", "group", "pixels")))
+        assert (row["value"] > other["value"]) == (definition.better == "higher"), row
+        compared.add(row["metric"])
+    assert compared == {m for m, d in ATTRIBUTE_METRICS.items() if d.better} - of_numbers
+
+
+def test_numbers_have_their_metrics_and_directions():
+    """Continuous attributes: a reader that errs by 0.1 against one that errs by 1."""
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(size=(500, 1))
+    found = []
+    for error in (0.1, 1.0):
+        scores = score_attributes(wanted + error * rng.normal(size=(500, 1)), wanted, (TILT,))
+        found.append(
+            {f"attribute_{s.metric}": s.score.value for s in scores if s.attribute == "tilt"}
+        )
+    near_ones, far_ones = found
+    assert set(near_ones) == {"attribute_rmse", "attribute_correlation"}
+    for metric, value in near_ones.items():
+        better = ATTRIBUTE_METRICS[metric].better
+        assert (value > far_ones[metric]) == (better == "higher"), metric
 
 
 def test_rows_are_tidy_and_say_how_images_were_sampled(real):

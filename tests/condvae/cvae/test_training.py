@@ -14,6 +14,7 @@ from condvae.cvae.model import new_cvae
 from condvae.cvae.training import CvaeObjective, PriorObjective, train_cvae
 from condvae.images import DataContract
 from condvae.training import TrainingConfig
+from condvae.training.randomness import rows_of_step
 
 CONTRACT = DataContract(1, 8, 120.0, 60.0)
 TRAINING = TrainingConfig(
@@ -120,6 +121,39 @@ def test_dropped_values_have_no_say(make_cvae, training_images, kind, monkeypatc
         assert torch.equal(*losses) == dropped
 
 
+@pytest.mark.parametrize("kind", [CvaeObjective, PriorObjective])
+def test_images_are_trained_on_as_they_are(make_cvae, training_images, kind):
+    """No rotation with black corners: what a step sees are images of the set, in their orientation."""
+    objective = make_objective(make_cvae, training_images, kind, drop_share=0.0)
+    seen = []
+    for step in range(4):
+        rows = training_images.training_rows[rows_of_step(16, 4, step, 0)]
+        pixels, y, _, _ = objective._batch(step)
+        np.testing.assert_array_equal(pixels.movedim(1, -1), training_images.pixels[rows])
+        assert torch.equal(y, training_images.table.rows(rows))
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(16))
+
+
+@pytest.mark.parametrize("training", ["two_stage", "joint"])
+def test_unknown_values_are_trained_on(training_images, make_config, tmp_path, training):
+    """Partly and wholly unknown conditions, without any that training drops itself."""
+    values = training_images.table.values.clone()
+    values[::3, 0], values[::4, 1], values[[1, 17]] = math.nan, math.nan, math.nan
+    images = dataclasses.replace(
+        training_images, table=dataclasses.replace(training_images.table, values=values)
+    )
+    run = train(make_config(training=training, drop_share=0.0), images, tmp_path)
+    assert all(value.isfinite().all() for value in run.model.state_dict().values())
+    for stage in run.stages.values():
+        assert all(math.isfinite(row["train/loss"]) for row in stage.history if "train/loss" in row)
+    # Embeddings of "unknown" are the last of each attribute: rows 3 (of shade) and 5 (of tilt).
+    start = new_cvae(run.model.config, run.model.attributes, CONTRACT, 0)
+    for part in ("conditions", "prior_conditions"):
+        before, after = (getattr(m, part).embeddings.detach() for m in (start, run.model))
+        assert (before[[3, 5]] != after[[3, 5]]).any(dim=1).all(), part
+
+
 def test_a_loss_is_a_function_of_weights_and_step(make_cvae, training_images):
     for kind in (CvaeObjective, PriorObjective):
         objective = make_objective(make_cvae, training_images, kind, discretised=False)
@@ -174,6 +208,21 @@ def test_standardisation_has_the_moments_of_samples(make_cvae, training_images):
 
 
 # --- validation ---
+
+
+def test_validation_leaves_the_mode_and_the_mode_has_no_say(make_cvae, training_images):
+    """Nothing behaves otherwise in evaluation: validation cannot spoil the steps after it."""
+    for kind in (CvaeObjective, PriorObjective):
+        objective = make_objective(make_cvae, training_images, kind)
+        losses = []
+        for training in (True, False):
+            objective.module.train(training)
+            objective.validate()
+            assert objective.module.training == training
+            assert all(part.training == training for part in objective.module.modules())
+            losses.append(objective.loss(5)[0])
+        assert torch.equal(*losses)
+        assert all(value.requires_grad for value in objective.trained.values())
 
 
 @pytest.mark.parametrize("discretised", [True, False])

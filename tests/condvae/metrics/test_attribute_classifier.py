@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from condvae.attributes import Attribute
 from condvae.configuration import ConfigurationError
+from condvae.metrics import attribute_classifier
 from condvae.metrics.attribute_classifier import (
     AttributeNetwork,
     load_attribute_classifier,
@@ -106,6 +107,29 @@ def test_loss_is_a_sum_over_heads_that_leaves_unknown_values_out():
     nothing = network.loss(logits, torch.full((5, 3), float("nan")))
     assert nothing == 0
     assert nothing.requires_grad
+
+
+def test_shifts_repeat_the_border():
+    """Moved images are filled up with their own border, never with black."""
+    images = torch.randint(100, 200, (3, 1, 8, 8), dtype=torch.uint8)
+    generator, places = torch.Generator().manual_seed(0), set()
+    for _ in range(200):
+        moved = attribute_classifier._shift(images, generator)
+        assert moved.dtype == torch.uint8
+        assert moved.min() >= 100
+        # What is not border has only been moved, the same way in all images of a batch.
+        found = [
+            (down, right)
+            for down in range(5)
+            for right in range(5)
+            if torch.equal(
+                moved[:, :, max(2 - down, 0) : 10 - down, max(2 - right, 0) : 10 - right],
+                images[:, :, max(down - 2, 0) : 6 + down, max(right - 2, 0) : 6 + right],
+            )
+        ]
+        assert len(found) == 1
+        places.add(found[0])
+    assert len(places) == 25
 
 
 def test_the_seed_fixes_the_weights(digits):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from condvae.configuration import ConfigurationError
+from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
 from condvae.plots import png_bytes
 from condvae.plots.attributes import (
     plot_attribute_samples,
@@ -43,6 +46,37 @@ def test_row_of_samples_for_every_condition():
     assert cells(figure) == 9
     assert {"class = 3", "slant = left", "class = 4"} <= set(texts(figure))
     assert png_bytes(figure).startswith(b"\x89PNG")
+
+
+def test_real_images_stand_in_a_column_of_their_own():
+    real, drawn = images(2), images(2, 3)
+    rows = {"class = 3": drawn[0], "class = 4": drawn[1]}
+    figure = plot_attribute_samples(rows, real=real)
+    assert cells(figure) == 2 * (1 + 3)
+    shown = [axes.images[0].get_array()[..., 0] for axes in figure.axes]
+    np.testing.assert_array_equal(shown[4], real[1, ..., 0])
+    np.testing.assert_array_equal(shown[7], drawn[1, 2, ..., 0])
+    assert {"Real", "Sampled"} <= set(texts(figure))
+    assert overlapping(figure) == 0
+    with pytest.raises(ConfigurationError, match="with 2 rows"):
+        plot_attribute_samples(rows, real=real[:1])
+    with pytest.raises(ConfigurationError, match="expected"):
+        plot_attribute_samples(rows, real=np.zeros((2, 9, 9, 1), np.uint8))
+
+
+def test_notes_say_what_is_shown():
+    rows = {"class = 3": images(2)}
+    assert any("asked for the same" in text for text in texts(plot_attribute_samples(rows)))
+    other = texts(plot_attribute_samples(rows, note="Columns are alike."))
+    assert "Columns are alike." in other
+    assert not any("asked for the same" in text for text in other)
+    strips = images(5, 1), ["class = 1"], ["class = 8"]
+    kept, moved = (
+        " ".join(texts(plot_condition_paths(*strips, noise_kept=kept))) for kept in (True, False)
+    )
+    assert "the noise being kept" in kept
+    assert "kept" not in moved
+    assert "two draws of noise" in moved
 
 
 def test_sweep_has_a_column_for_every_value():
@@ -95,8 +129,9 @@ def test_ladder_has_a_panel_for_every_metric_and_a_point_for_every_rung():
     figure = plot_ladder(rows, ["frechet_distance", "log_prob_nats"])
     assert [axes.get_title("left") for axes in figure.axes] == [
         "Fréchet distance",
-        "Log prob (nats)",
+        "Log-likelihood log p(x | y)",
     ]
+    assert [axes.get_xlabel()[:1] for axes in figure.axes] == ["↓", "↑"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["two stage", "joint"]
     for axes in figure.axes:
         for container in axes.containers:
@@ -107,6 +142,15 @@ def test_ladder_has_a_panel_for_every_metric_and_a_point_for_every_rung():
     assert labels == ["N(0, I)", "Gaussian(y)", "spline", "mixture"]
     assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1]  # the first rung on top
     assert png_bytes(figure).startswith(b"\x89PNG")
+
+
+def test_ladder_takes_words_and_directions_of_its_own():
+    rows = [{**row, "metric": "mine"} for row in ladder()]
+    (axes,) = plot_ladder(rows, ["mine"]).axes
+    assert (axes.get_title("left"), axes.get_xlabel()) == ("Mine", "")
+    own = {"mine": replace(ATTRIBUTE_METRICS["bits_per_dim"], title="bits")}
+    (axes,) = plot_ladder(rows, ["mine"], definitions=own).axes
+    assert (axes.get_title("left"), axes.get_xlabel()) == ("bits", "↓ lower is better")
 
 
 def test_what_does_not_fit_is_refused():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from scipy import stats
 
 from condvae.configuration import ConfigurationError
@@ -278,6 +279,21 @@ def test_coverage_of_all_cases_alone_can_be_drawn():
 def test_no_coverage_is_refused(coverage):
     with pytest.raises(ConfigurationError, match="no pooled value"):
         plot_interval_coverage(coverage)
+
+
+def test_reliability_of_probabilities_does_not_speak_of_completions():
+    figure = plot_reliability({"slant": class_calibration()}, of="probabilities")
+    figure.canvas.draw()
+    words = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "completion" not in words
+    assert "sampler" not in words
+    assert "Confidence: its probability" in words
+    sampled = " ".join(
+        t.get_text() for t in plot_reliability({"a": class_calibration()}).findobj(Text)
+    )
+    assert "Confidence: share of the completions" in sampled
+    with pytest.raises(ConfigurationError, match=r"of = 'odds': expected one of completions"):
+        plot_reliability({"slant": class_calibration()}, of="odds")
 
 
 def test_reliability_shows_wilson_intervals_consistency_bars_and_counts():

@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
 from condvae.metrics.definitions import METRICS
 from condvae.plots import (
     coverage_target,
@@ -10,10 +11,13 @@ from condvae.plots import (
     metric_label,
     statistic_label,
 )
+from condvae.plots.labels import axis_title
 
 
 def test_words_of_a_metric_are_those_of_its_definition():
     assert metric_label("frechet_distance") is METRICS["frechet_distance"]
+    own = metric_label("information_used_nats")
+    assert own is ATTRIBUTE_METRICS["information_used_nats"]
     unknown = metric_label("mean_rate_nats")
     assert (unknown.title, unknown.unit, unknown.definition) == ("Mean rate (nats)", "value", "")
 
@@ -28,6 +32,19 @@ def test_only_coverage_has_a_target():
     }
     assert direction_words("posterior_coverage") == "calibrated: 0.90"
     assert direction_words("recall") == "↑ higher is better"
+
+
+@pytest.mark.parametrize(
+    ("key", "title"),
+    [
+        ("validation/kl_nats", "KL (nats)"),
+        ("kl", "KL"),
+        ("klotz_share", "Klotz share"),
+        ("distortion_nats", "Distortion (nats)"),
+    ],
+)
+def test_titles_of_axes_keep_abbreviations(key, title):
+    assert axis_title(key) == title
 
 
 @pytest.mark.parametrize(

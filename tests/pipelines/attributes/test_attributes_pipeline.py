@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -12,17 +13,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from matplotlib.figure import Figure
+from PIL import Image
 
 from condvae.attributes import Attribute
 from condvae.configuration import ConfigurationError, read_config
 from condvae.cvae.evaluation import EvaluationSettings
 from condvae.cvae.folder import load_cvae
-from condvae.cvae.generation import sample
+from condvae.cvae.generation import sample, sweep
 from condvae.files import sha256_of_file
+from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
 from pipelines import tracking
-from pipelines.attributes import judging
+from pipelines.attributes import judging, pictures
+from pipelines.attributes.choices import find_ties
 from pipelines.attributes.judging import BayesClassifier
-from pipelines.attributes.nodes import StageMetrics, metric_names
+from pipelines.attributes.nodes import StageMetrics, metric_names, open_attributed
+from pipelines.attributes.pictures import draw_training
 from pipelines.hooks import ParameterHooks
 from pipelines.parameters import AttributesConfig
 from pipelines.pipeline_registry import register_pipelines
@@ -61,6 +68,7 @@ def test_table_is_tidy_and_complete(done):
         *("bayes_accuracy", "bayes_calibration_error"),
     ):
         assert metric in set(table["metric"]), metric
+    assert set(table["metric"]) <= set(ATTRIBUTE_METRICS)
     assert set(table["model"]) == {done["flat_vae"]["sha256"]}
     logged = done["logged"]
     row = table[(table["metric"] == "bits_per_dim") & (table["group"] == "all")].iloc[0]
@@ -81,7 +89,8 @@ def test_page_stands_alone_and_shows_every_use(done, folder):
     files = done["attribute_files"]
     place = folder / "08_reporting/attributes"
     assert files["folder"] == place.as_posix()
-    shown = {"samples.png", "held_out.png", "sweep_slant.png", "edits.png", "paths.png"}
+    shown = {"samples.png", "single_values.png", "held_out.png", "sweep_slant.png", "edits.png"}
+    assert shown | {"paths.png", "paths_noise.png"} <= set(files["figures"])
     assert shown | {"confusion.png", "reliability.png"} <= set(files["figures"])
     for name in files["figures"]:
         assert (place / name).read_bytes().startswith(b"\x89PNG")
@@ -89,6 +98,101 @@ def test_page_stands_alone_and_shows_every_use(done, folder):
     assert page.count("data:image/png;base64,") == len(files["figures"])
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "class = 0, slant = right" in page
+    text = html.unescape(page)
+    for metric in set(done["attribute_metrics"]["metric"]):
+        assert f"<td>{metric}</td>" in page
+        assert ATTRIBUTE_METRICS[metric].definition in text
+
+
+def test_curves_have_the_units_of_what_is_minimised(done):
+    pictures = {p.name: p.figure for p in draw_training(done["flat_vae_history"])}
+    titles = {
+        name: [axes.get_title("left") for axes in figure.axes] for name, figure in pictures.items()
+    }
+    # The first stage minimises nats per dimension, the second nats of p(z | y).
+    assert titles["training_cvae.png"][0] == "Loss (nats per dimension)"
+    assert titles["training_prior.png"][0] == "Loss (nats)"
+    row = done["flat_vae_history"]["cvae"][0]
+    total = row["train/distortion_nats"] + row["train/kl_nats"]
+    assert row["train/loss"] == pytest.approx(total / 256, rel=1e-4)
+    for own in titles.values():
+        assert "KL (nats)" in own
+        assert not any("standard error" in title or title == "Prior (nats)" for title in own)
+
+
+def test_samples_are_of_different_conditions_beside_their_images(done, folder, monkeypatch):
+    asked = {}
+
+    def plot(rows, **more):
+        asked[more.get("title", "all")] = (list(rows), more.get("real"))
+        return Figure()
+
+    monkeypatch.setattr(pictures, "plot_attribute_samples", plot)
+    known = open_attributed(
+        *(done[k] for k in ("image_store", "attribute_table", "attribute_facts"))
+    )
+    model, _ = load_cvae(done["flat_vae"]["folder"])
+    pictures._draw_samples(model, known, 2, 0)
+    pictures._draw_single_values(model, known.table, 2, 0)
+    labels, real = asked["all"]
+    assert len(labels) == len(set(labels)) == len(real) == 8
+    test = known.rows("test")
+    for label, image in zip(labels, real, strict=True):
+        (row,) = [r for r in test if (known.images.pixels[r] == image).all()][:1]
+        words = known.table.describe(known.table.rows([row]))[0]
+        assert label == ", ".join(f"{k} = {v}" for k, v in words.items())
+    assert "class = 3" in asked["Samples for one value"][0]
+
+
+def test_pictures_change_what_a_value_settles_and_nothing_else(done, monkeypatch):
+    """What is shown are `sweep` and `edit`, but that digit 7 is odd in all of them."""
+    shown = {}
+    for name in ("plot_attribute_sweep", "plot_edits", "plot_condition_paths"):
+        monkeypatch.setattr(
+            pictures, name, lambda images, *_, **__: shown.update(it=images) or Figure()
+        )
+    known = open_attributed(
+        *(done[k] for k in ("image_store", "attribute_table", "attribute_facts"))
+    )
+    model, _ = load_cvae(done["flat_vae"]["folder"])
+    table, ties = known.table, find_ties(known.table, known.rows("train"))
+    y = table.rows(known.rows("test")[:1])
+    pictures._draw_sweep(model, known, "slant", ties["slant"], 3)
+    free = table.values[known.rows("test")[:1]].clone()
+    expected = sweep(model, free.repeat(4, 1), "slant", 3)
+    np.testing.assert_array_equal(shown["it"], expected.movedim(2, -1))
+    wanted = y.clone()
+    for name, value in (("class", "7"), ("odd", "yes"), ("at_least_five", "yes")):
+        wanted[:, table.index(name)] = table.parse({name: value})[0, table.index(name)]
+    pictures._draw_sweep(model, known, "class", ties["class"], 3)
+    np.testing.assert_array_equal(
+        shown["it"][0, 7], sample(model, wanted, 1, 3)[0, 0].movedim(0, -1)
+    )
+    first, noisy = pictures._draw_paths(model, known, ties, 3)
+    assert "Given besides: slant" in first.caption
+    assert "odd" not in first.caption
+    assert "arc" in noisy.caption
+
+
+def test_held_out_images_have_a_sample_each(done, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        pictures, "plot_attribute_samples", lambda rows, **_: shown.update(rows) or Figure()
+    )
+    known = open_attributed(
+        *(done[k] for k in ("image_store", "attribute_table", "attribute_facts"))
+    )
+    model, _ = load_cvae(done["flat_vae"]["folder"])
+    combination = {"class": "0", "slant": "right"}
+    pictures._draw_held_out(model, known, [combination], 3, 0)
+    real, drawn = shown.values()
+    assert list(shown) == ["class = 0, slant = right, real", "class = 0, slant = right, sampled"]
+    rows = [
+        int(np.flatnonzero((known.images.pixels == image).all(axis=(1, 2, 3)))[0]) for image in real
+    ]
+    assert known.held_out[rows].all()
+    expected = sample(model, known.table.rows(rows), 1, 0)[0]
+    np.testing.assert_array_equal(drawn, expected.movedim(1, -1))
 
 
 def test_same_again_trains_nothing_and_gives_the_same(done, run_nodes, folder):
@@ -117,6 +221,40 @@ def test_a_mixture_has_no_edits_and_needs_no_held_out_combination(run_nodes, tmp
     assert set(table["group"]) == {"all", "alone"}
     # A continuous attribute has no share of right ones.
     assert set(table.loc[table["group"] == "alone", "attribute"]) == {"class"}
+
+
+def test_a_folder_of_pictures_with_a_file_of_attributes(run_nodes, tmp_path):
+    """With the parameters of the page on images from attributes."""
+    rng = np.random.default_rng(0)
+    rows = ["file,hair,glasses,age"]
+    for i in range(90):
+        name = f"{'ab'[i % 2]}/{i}.png"
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(path)
+        hair, glasses = ("red", "fair", "grey", "")[i % 4], ("yes", "no", "")[i % 3]
+        rows.append(f"{name},{hair},{glasses},{20 + i if i % 5 else ''}")
+    (tmp_path / "attributes.csv").write_text("\n".join([*rows, "elsewhere.png,red,no,3"]))
+    page = (Path(__file__).resolve().parents[3] / "docs/attributes.md").read_text()
+    (example,) = re.findall(r"```yaml\n(data: .*?)```", page, flags=re.DOTALL)
+    parameters = yaml.safe_load(example.replace("PATH", str(tmp_path)))
+    parameters["data"]["limit"] = None
+    done = run_nodes("attributes", tmp_path / "data", parameters)
+    model, card = load_cvae(done["flat_vae"]["folder"])
+    assert [a.name for a in model.attributes] == ["hair", "glasses", "age", "brightness"]
+    assert [a.is_continuous for a in model.attributes] == [False, False, True, False]
+    assert card["hold_out"] == [{"hair": "red", "glasses": "yes"}]
+    assert (model.contract.channels, model.contract.size) == (3, 32)
+    frame = done["attribute_table"]
+    both = (frame["attribute_hair"] == "red") & (frame["attribute_glasses"] == "yes")
+    np.testing.assert_array_equal(frame["held_out"], both)
+    assert both.sum() == 8
+    assert frame["attribute_age"].isna().sum() == 18
+    table = done["attribute_metrics"]
+    assert {"attribute_rmse", "attribute_correlation"} <= set(table["metric"])
+    assert set(table["metric"]) <= set(ATTRIBUTE_METRICS)
+    figures = set(done["attribute_files"]["figures"])
+    assert {"held_out.png", "sweep_age.png", "edits.png", "samples.png"} <= figures
 
 
 def test_bayes_knows_nothing_of_other_attributes():

@@ -10,7 +10,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from condvae.attributes import Attribute
 from condvae.configuration import ConfigurationError, read_config
+from condvae.cvae import new_cvae
+from condvae.images import DataContract
+from condvae.priors import PRIORS
 from condvae.training import TrainingConfig
 from pipelines.attributes_ladder import nodes
 from pipelines.attributes_ladder.tables import tabulate_contributions, tabulate_rungs
@@ -45,6 +49,16 @@ def test_default_rungs_are_those_of_the_ladder():
     two = [found[f"{name}/two_stage"].vae_facts for name in both]
     assert all(facts == two[0] for facts in two)
     assert {label for pair in read().contributions.values() for label in pair} <= set(labels)
+
+
+def test_every_definition_can_be_built():
+    everything = read(rungs=list(BASE["ladder"]["definitions"])).list_rungs(BASE["cvae"])
+    kinds = {rung.config.prior for rung in everything}
+    assert kinds == set(PRIORS)
+    attributes, contract = (Attribute("odd", ("no", "yes")),), DataContract(1, 8, 0.0, 1.0)
+    for rung in everything:
+        model = new_cvae(rung.config, attributes, contract, 0)
+        assert model.config.training == rung.stage
 
 
 def test_every_rung_has_the_same_number_of_updates():
@@ -127,6 +141,11 @@ def test_page_shows_rungs_and_contributions(done):
     page = (folder / "08_reporting/attributes_ladder" / files["page"]).read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "gaussian/joint → gaussian/two_stage" in page
+    assert "4 updates in all" in page
+    assert "2 train the VAE and 2 the prior" in page
+    assert "{" not in page.partition("<body>")[2]
+    assert "bits per dimension ↓" in page
+    assert "information used, nats<" in page
     # Rungs that were not run contribute nothing.
     assert "mixture" not in set(values["ladder_contributions"]["before"])
     assert "calibrated variance" not in set(values["ladder_contributions"]["contribution"])

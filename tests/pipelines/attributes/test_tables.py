@@ -14,7 +14,12 @@ from condvae.attributes import Attribute, AttributeTable
 from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.attributes import gather_attributes, held_out
-from pipelines.attributes.choices import choose_conditions, choose_hold_out, find_ties
+from pipelines.attributes.choices import (
+    change_attribute,
+    choose_conditions,
+    choose_hold_out,
+    find_ties,
+)
 from pipelines.attributes.tables import (
     AttributedImages,
     describe_attributes,
@@ -88,6 +93,36 @@ def test_attributes_that_give_each_other_away_are_found():
     values = torch.tensor([[*row, 0.5] for row in rows[:-1]] + [[2, torch.nan, 1, 0.1]])
     found = find_ties(AttributeTable(attributes, values), np.arange(7))
     assert found == {"class": {"round"}, "round": {"class"}, "big": set(), "weight": set()}
+
+
+def test_what_a_value_settles_changes_with_it():
+    attributes = (
+        Attribute("class", ("a", "b", "c")),
+        Attribute("round", ("no", "yes")),
+        Attribute("big", ("no", "yes")),
+    )
+    rows = [[0, 0, 0], [0, 0, 1], [1, 1, 0], [1, torch.nan, 1], [2, 0, 0], [2, 0, 1]]
+    table, every = AttributeTable(attributes, torch.tensor(rows)), np.arange(6)
+    ties = find_ties(table, every)
+    y = torch.tensor([[0, 0, 1.0], [2, 0, torch.nan]])
+    # Class b is round, whatever was round before; big has nothing to do with either.
+    before, after = change_attribute(table, every, y, "class", "b", ties["class"])
+    torch.testing.assert_close(before, y, equal_nan=True)
+    expected = torch.tensor([[1, 1, 1.0], [1, 1, torch.nan]])
+    torch.testing.assert_close(after, expected, equal_nan=True)
+    # Two classes are not round: which one it becomes is open, and so unknown on both sides.
+    before, after = change_attribute(table, every, y, "round", "no", ties["round"])
+    nan = torch.nan
+    torch.testing.assert_close(before, torch.tensor([[nan, 0, 1], [nan, 0, nan]]), equal_nan=True)
+    torch.testing.assert_close(after, before, equal_nan=True)
+    # One is: it becomes that.
+    before, after = change_attribute(table, every, y, "round", "yes", ties["round"])
+    torch.testing.assert_close(before, y, equal_nan=True)
+    torch.testing.assert_close(after, torch.tensor([[1, 1, 1], [1, 1, nan]]), equal_nan=True)
+    # Images that do not count settle nothing.
+    before, after = change_attribute(table, np.array([0, 4]), y, "class", "b", ties["class"])
+    assert after[:, 1].isnan().all()
+    assert before[:, 1].isnan().all()
 
 
 def test_combinations_are_chosen_by_counts():
