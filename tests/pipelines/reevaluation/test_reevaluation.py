@@ -11,7 +11,7 @@ from condvae.data.foreign import make_foreign
 from condvae.evaluation import scoring
 from condvae.model_folder import WEIGHTS
 from pipelines.evaluation import judging as bench_judging
-from pipelines.reevaluation import judging
+from pipelines.reevaluation import judging, nodes
 
 
 def write_pictures(folder, pixels):
@@ -47,6 +47,18 @@ def test_unchanged_model_is_ok(project):
     for change in comparison["scores"]:
         assert abs(change["difference"]) < 1e-4 * abs(change["before"])
     assert "up to rounding" in project.page()
+
+
+def test_champion_that_has_lost_its_place_meanwhile_is_compared_with_itself(project, monkeypatch):
+    def promote_another(inputs):
+        old = project.registry.champion
+        project.registry.earlier = {old.version: old}
+        project.registry.champion = replace(old, version="2", cases=None, manifest=None)
+
+    monkeypatch.setattr(nodes, "announce", promote_another)
+    assert project.run()["verdict"] == "ok"
+    assert project.verdict["champion"]["version"] == "1"
+    assert project.scores["comparisons"][0]["equal"]
 
 
 def test_same_inputs_have_the_same_verdict_at_once(project, monkeypatch):
