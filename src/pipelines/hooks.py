@@ -35,6 +35,7 @@ from pipelines.parameters import (
 from pipelines.recipe import apply_recipe
 from pipelines.run_database import prepare_database
 from pipelines.session import requested_pipelines
+from pipelines.session_run import session_run
 
 __all__ = ["ParameterHooks", "TrackingHooks"]
 
@@ -76,6 +77,7 @@ class ParameterHooks:
             prepare_database(loader["mlflow"]["server"]["mlflow_tracking_uri"])
         except ConfigurationError as error:
             raise click.ClickException(str(error)) from None
+        session_run.prepare()
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(
@@ -154,16 +156,17 @@ class TrackingHooks:
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self) -> None:
         """Stop what runs beside the pipeline, before kedro-mlflow closes the run."""
-        tracking.end_run()
+        session_run.leave()
 
     @hook_impl(tryfirst=True)
     def on_pipeline_error(self) -> None:
         """The same when a node has failed."""
-        tracking.end_run()
+        session_run.leave()
 
-    @hook_impl
+    @hook_impl(trylast=True)
     def before_node_run(self, node: Node) -> None:
-        """Remember when a node began."""
+        """Remember when a node began, after kedro-mlflow has entered the run for it."""
+        session_run.note_entry()
         self._started[node.name] = time.perf_counter()
 
     @hook_impl

@@ -45,6 +45,7 @@ __all__ = [
     "RegisteredPosterior",
     "current_environment",
     "open_registered",
+    "open_version",
     "register",
     "registered_name",
     "store_baseline",
@@ -89,6 +90,19 @@ def open_registered(name: str, alias: str = CHAMPION) -> RegisteredPosterior:
         f"{name}@{alias} is not registered: expected one of {', '.join(known) or '(none yet)'}; "
         "`kedro run --pipeline=inpaint` and the pipelines of tasks register what they train"
     )
+
+
+def open_version(name: str, version: str) -> RegisteredPosterior:
+    """Find a version by its number, whatever points to it; its weights are not checked.
+
+    Args:
+        name: See `registered_name`.
+        version: Number, as text.
+
+    Raises:
+        ConfigurationError: Its files are gone.
+    """
+    return read_version(MlflowClient().get_model_version(name, version))
 
 
 def register(

@@ -6,7 +6,6 @@ client and the run's id (MLflow's "active run" belongs to a thread).
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -23,14 +22,13 @@ import numpy as np
 import pandas as pd
 import psutil
 from mlflow.entities import Metric
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from condvae.model_card import README
 from condvae.model_folder import CARD
 from condvae.training.start import Start
 from pipelines.progress import ProgressBar, progress_bar
 from pipelines.run_database import close_dead_runs
-from pipelines.run_inputs import describe_input
+from pipelines.run_inputs import describe_inputs
 from pipelines.run_labels import (
     command,
     describe_machine,
@@ -39,13 +37,13 @@ from pipelines.run_labels import (
     name_run,
     trigger,
 )
+from pipelines.session_run import session_run
 
 __all__ = [
     "MlflowMetrics",
     "ProgressBar",
     "begin_run",
     "command",
-    "end_run",
     "git_state",
     "log_metrics",
     "log_output",
@@ -62,7 +60,6 @@ log = logging.getLogger(__name__)
 
 _run_id: str | None = None
 _trains = False
-_monitor: SystemMetricsMonitor | None = None
 _stages: dict[str, float] = {}
 
 # The score that runs are told apart by at first sight.
@@ -83,7 +80,17 @@ _TAGS: dict[str, dict[str, str]] = {
     "feature_network": {"name": "extractor", "sha256": "extractor_sha256"},
     "flat_vae": {"sha256": "model_sha256"},
     "attribute_classifier": {"name": "extractor", "sha256": "extractor_sha256"},
+    "registration": {
+        "alias": "registration",
+        "name": "registered_model",
+        "version": "registered_version",
+    },
 }
+# What a nested run takes over from the run above it, so that a search for these finds both.
+_SHARED_TAGS = (
+    *("pipeline", "task", "data", "data_fingerprint", "recipe", "trigger", "weights_sha256"),
+    *("git_commit", "git_dirty", "device", "gpu", "threads", "python", "torch", "condvae"),
+)
 # Outputs with a folder that is kept with the run, and its place among the artifacts.
 _FOLDERS = {
     "posterior": "posterior",
@@ -145,11 +152,12 @@ def begin_run(
         datasets: Names of all that the run's nodes take and return.
     """
     _stages.clear()
-    global _run_id, _monitor, _trains  # noqa: PLW0603 - one MLflow run per process, shared by all threads
+    global _run_id, _trains  # noqa: PLW0603 - one MLflow run per process, shared by all threads
     run = mlflow.active_run()
     _run_id = run.info.run_id if run else None
     if run is None or _run_id is None:
         return
+    session_run.open()
     close_dead_runs(run.info.experiment_id)
     _trains = not _TRAINING.isdisjoint(datasets)
     pipelines = run_params.get("pipeline_names") or ["__default__"]
@@ -175,10 +183,7 @@ def begin_run(
     if "metrics" in datasets:
         # The UI plots the metric that was logged first: not how long the first node took.
         log_metrics({HEADLINE: float("nan")})
-    # Not mlflow.enable_system_metrics_logging: kedro-mlflow enters the run again for every node, and
-    # each time would start one more monitor.
-    _monitor = SystemMetricsMonitor(_run_id)
-    _monitor.start()
+    session_run.watch(_run_id)
 
 
 def tag_training(training: str, source: str, step: int) -> None:
@@ -205,27 +210,6 @@ def tag_training(training: str, source: str, step: int) -> None:
         log.warning("what was resumed was not tagged in MLflow: %s", error)
 
 
-def _end_interrupted_run() -> None:
-    """At exit, mark a run that no hook has ended (Ctrl-C) as killed; MLflow would say finished."""
-    if _monitor is not None and _run_id is not None:
-        end_run()
-        # kedro-mlflow enters the run again for every node; MLflow would end what is left as finished.
-        while mlflow.active_run() is not None:
-            mlflow.end_run("KILLED")
-
-
-# Handlers run last in, first out, so this one comes before MLflow's own.
-atexit.register(_end_interrupted_run)
-
-
-def end_run() -> None:
-    """Stop recording processor, memory and GPU use."""
-    global _monitor  # noqa: PLW0603
-    if _monitor is not None:
-        _monitor.finish()
-        _monitor = None
-
-
 def log_metrics(values: Mapping[str, float], step: int = 0) -> None:
     """Log numbers to the current run; does nothing without one."""
     if _run_id is None or not values:
@@ -246,18 +230,19 @@ def nested_run(name: str, tags: Mapping[str, Any]) -> Iterator[None]:
 
     Args:
         name: Of the run.
-        tags: Facts about it.
+        tags: Facts about it; data, recipe, commit and the like are those of the run above.
     """
     global _run_id  # noqa: PLW0603
     if _run_id is None:
         yield
         return
     client, parent = mlflow.MlflowClient(), _run_id
-    experiment = client.get_run(parent).info.experiment_id
+    above = client.get_run(parent)
+    shared = {key: above.data.tags[key] for key in _SHARED_TAGS if key in above.data.tags}
     # Host and process, so that the next run can tell that this one was killed.
-    facts = {"mlflow.parentRunId": parent, "host": platform.node(), "pid": os.getpid(), **tags}
-    own = {key: str(value) for key, value in facts.items()}
-    _run_id = client.create_run(experiment, tags=own, run_name=name).info.run_id
+    process = {"mlflow.parentRunId": parent, "host": platform.node(), "pid": os.getpid()}
+    own = {key: str(value) for key, value in {**shared, **process, **tags}.items()}
+    _run_id = client.create_run(above.info.experiment_id, tags=own, run_name=name).info.run_id
     status = "FAILED"
     try:
         yield
@@ -278,9 +263,9 @@ def log_output(name: str, value: Any) -> None:
     for key, tag in _TAGS.get(name, {}).items():
         if key in value:
             client.set_tag(_run_id, tag, str(value[key]))
-    used = describe_input(name, value, trains=_trains)
-    if used is not None:
-        client.log_inputs(_run_id, [used])
+    used = describe_inputs(name, value, trains=_trains)
+    if used:
+        client.log_inputs(_run_id, used)
     if name == "examples":
         _log_arrays(client, value, "report/examples.npz")
     for file, place in _list_files(name, value):

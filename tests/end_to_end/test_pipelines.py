@@ -153,13 +153,15 @@ def test_trained_posterior_is_registered_and_completes(inpainted):
     assert version.tags["manifest_sha256"] == run.data.tags["manifest_sha256"]
     assert version.tags["data_fingerprint"] == run.data.tags["data_fingerprint"]
     assert version.tags["recipe"] == "tuned"
+    tags = [run.data.tags[f"registered_{key}"] for key in ("model", "version")]
+    assert (tags, run.data.tags["registration"]) == ([name, "1"], "champion")
     report = project.folder / "data/test/08_reporting/inpaint"
     registration = json.loads((report / "registration.json").read_text())
     assert registration == {
         "registered": True,
         "name": name,
         "version": "1",
-        "aliases": ["champion"],
+        "alias": "champion",
         "reason": "the first registered under this name",
     }
     before = mlflow.get_tracking_uri()

@@ -19,7 +19,6 @@ from condvae.vdvae import ARCHITECTURES
 RUN_ALL = """
 import json, sys
 from pathlib import Path
-import mlflow
 from kedro.framework.startup import bootstrap_project
 
 bootstrap_project(Path.cwd())
@@ -28,8 +27,6 @@ from pipelines.session import Session
 for name, params in json.loads(sys.argv[1]).items():
     with Session.create(env="test", runtime_params=params) as session:
         session.run(pipeline_names=[name])
-    while mlflow.active_run() is not None:  # a process of `kedro run` ends here
-        mlflow.end_run()
 """
 QUICK = {"cases_per_bin": 4, "completions": 3, "bound_draws": [], "samplers": ["ipa"]}
 TASKS = {

@@ -17,7 +17,13 @@ from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
 from condvae.model_folder import load_posterior, read_card, save_posterior
 from condvae.pretrained import find_model
-from pipelines.model_registry import open_registered, register, registered_name, store_baseline
+from pipelines.model_registry import (
+    open_registered,
+    open_version,
+    register,
+    registered_name,
+    store_baseline,
+)
 from pipelines.parameters import RegistryConfig
 from pipelines.run_database import prepare_database
 
@@ -172,6 +178,7 @@ def test_alias_follows_the_paired_scores(database, data, make_folder, make_evalu
     assert better.aliases == ("champion",)
     assert open_registered(name).version == better.version == "4"
     assert open_registered(name, "challenger").version == "3"
+    assert (open_version(name, "1").version, open_version(name, "1").aliases) == ("1", ())
     # The same weights again: no new version, and an alias that has moved on does not come back.
     again = add(0, shift=-9.0)
     assert (again.version, again.aliases) == ("1", ())

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from pipelines import run_labels
-from pipelines.run_inputs import describe_input
+from pipelines.run_inputs import describe_inputs
 from pipelines.run_labels import TRIGGER, git_state, list_packages, name_run, trigger
 
 
@@ -60,7 +60,7 @@ def test_images_are_an_input_with_their_fingerprint(tmp_path, trains, context):
         **{"name": "digits", "folder": str(tmp_path), "fingerprint": "ab" * 32},
         **{"count": 120, "image_size": 16, "channels": 1},
     }
-    found = describe_input("image_store", store, trains=trains)
+    (found,) = describe_inputs("image_store", store, trains=trains)
     assert (found.dataset.name, found.dataset.digest) == ("digits", "ab" * 18)
     assert json.loads(found.dataset.source) == {"uri": str(tmp_path)}
     assert json.loads(found.dataset.profile) == {"num_rows": 120, "shape": [120, 16, 16, 1]}
@@ -73,10 +73,17 @@ def test_cases_are_an_input_of_the_evaluation(tmp_path):
         **{"path": str(tmp_path / "cases_full.jsonl"), "sha256": "cd" * 32},
         **{"cases": 20, "completions": 3, "size": "full"},
     }
-    found = describe_input("evaluation_manifest", manifest, trains=True)
+    (found,) = describe_inputs("evaluation_manifest", manifest, trains=True)
     assert (found.dataset.name, found.dataset.digest) == ("cases_full", "cd" * 18)
     assert {tag.key: tag.value for tag in found.tags}["mlflow.data.context"] == "evaluation"
-    assert describe_input("metrics", {}, trains=True) is None
+    assert describe_inputs("metrics", {}, trains=True) == []
+    # Of a re-evaluation: what it was asked about is known with the champion.
+    inputs = {"manifest": manifest, "new_data": None, "arrived": [], "arrived_sha256": "0" * 64}
+    assert describe_inputs("reevaluation_inputs", inputs, trains=False) == [found]
+    inputs |= {"manifest": None, "new_data": str(tmp_path), "arrived": ["a.png", "b.png"]}
+    (arrived,) = describe_inputs("reevaluation_inputs", inputs, trains=False)
+    assert (arrived.dataset.name, arrived.dataset.digest) == ("new_data", "0" * 36)
+    assert json.loads(arrived.dataset.profile) == {"num_rows": 2}
 
 
 def test_looking_at_the_repository_takes_no_lock(tmp_path, monkeypatch):

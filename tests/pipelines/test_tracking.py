@@ -20,6 +20,7 @@ from condvae.model_folder import CARD
 from condvae.training.start import Start
 from pipelines import tracking
 from pipelines.run_database import close_dead_runs
+from pipelines.session_run import SessionRun
 
 
 @pytest.fixture
@@ -90,9 +91,10 @@ def experiment(tmp_path_factory, make_mlflow_database):
 @pytest.fixture
 def run(experiment, monkeypatch):
     """A run that tracking logs to; `run()` reads it again."""
-    monitor = SimpleNamespace(start=lambda: None, finish=lambda: None)
-    monkeypatch.setattr(tracking, "SystemMetricsMonitor", lambda _: monitor)
-    for name in ("_run_id", "_monitor", "_trains"):
+    session_run = SessionRun()
+    monkeypatch.setattr(session_run, "watch", lambda _: None)
+    monkeypatch.setattr(tracking, "session_run", session_run)
+    for name in ("_run_id", "_trains"):
         monkeypatch.setattr(tracking, name, None)
     with mlflow.start_run(experiment_id=experiment, run_name="inpaint") as active:
         yield lambda: mlflow.MlflowClient().get_run(active.info.run_id)
@@ -182,6 +184,17 @@ def test_runs_of_dead_processes_are_closed(experiment):
     assert client.get_run(runs["RUNNING"][1]).info.status == "RUNNING"
 
 
+def test_a_registration_is_told_by_the_tags_of_its_run(run, monkeypatch):
+    monkeypatch.setattr(tracking, "_run_id", run().info.run_id)
+    tracking.log_output("registration", {"registered": False})
+    assert "registration" not in run().data.tags
+    found = {"registered": True, "name": "condvae-a-b", "version": "3", "alias": "challenger"}
+    tracking.log_output("registration", {**found, "reason": "not shown to be better"})
+    tags = run().data.tags
+    names = ("registration", "registered_model", "registered_version")
+    assert [tags[name] for name in names] == ["challenger", "condvae-a-b", "3"]
+
+
 def test_pages_of_attributes_have_their_places(kept):
     files = {"folder": "a", "page": "report.html", "figures": ["edits.png"]}
     assert kept("attribute_files", files) == [
@@ -202,7 +215,10 @@ def test_nested_runs_end_however_they_end(monkeypatch, error, status):
     class Client:
         def get_run(self, run_id):
             assert run_id == "parent"
-            return SimpleNamespace(info=SimpleNamespace(experiment_id="7"))
+            tags = {"data": "digits", "seed": "0", "command": "kedro run"}
+            return SimpleNamespace(
+                info=SimpleNamespace(experiment_id="7"), data=SimpleNamespace(tags=tags)
+            )
 
         def create_run(self, experiment, tags, run_name):
             made.update(experiment=experiment, tags=tags, name=run_name)
@@ -221,6 +237,8 @@ def test_nested_runs_end_however_they_end(monkeypatch, error, status):
     assert made["ended"] == ("child", status)
     assert made["tags"]["mlflow.parentRunId"] == "parent"
     assert (made["tags"]["seed"], made["tags"]["pid"]) == ("1", str(os.getpid()))
+    # A search for the runs of a data set finds both.
+    assert made["tags"]["data"] == "digits"
 
 
 def test_without_a_run_nothing_is_nested(monkeypatch):

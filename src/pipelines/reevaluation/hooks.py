@@ -89,6 +89,11 @@ class VerdictHooks:
         self._page: dict[str, Any] = {}
 
     @hook_impl
+    def before_pipeline_run(self) -> None:
+        """Forget those of a run in this process that has failed after its verdict."""
+        self._verdict, self._page = {}, {}
+
+    @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Remember verdict and report."""
         if dataset_name == "reevaluation_verdict":

@@ -29,7 +29,7 @@ from condvae.monitoring import (
     find_new_faults,
 )
 from pipelines.evaluation.judging import Bench, Judgement, judge_samplers
-from pipelines.model_registry import RegisteredPosterior, open_registered, store_baseline
+from pipelines.model_registry import RegisteredPosterior, open_version, store_baseline
 from pipelines.parameters import ReevaluationConfig, SamplingConfig
 from pipelines.reevaluation.found import REGISTERED
 
@@ -261,12 +261,14 @@ def judge_again(
         ev.tabulate(scores, bench.cases, facts, level=bench.settings.level)
     )
     findings: list[Finding] = []
-    registered = open_registered(inputs["champion"]["name"])
+    # Not whatever is the champion by now: a training may have registered another meanwhile.
+    version = inputs["champion"]["name"], inputs["champion"]["version"]
+    registered = open_version(*version)
     if registered.manifest is None:
         card = read_card(registered.folder, "posterior")
         findings += _keep_baseline(registered, bench, table, calibration[REGISTERED], inputs)
         findings += compare_with_card(card, metrics, inputs["manifest"], config.tolerance)
-    registered = open_registered(inputs["champion"]["name"])
+    registered = open_version(*version)
     baseline, calibration_before = _read_baseline(registered)
     comparisons = []
     for name in judged:

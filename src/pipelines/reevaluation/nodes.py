@@ -109,6 +109,7 @@ def open_champion(
         "data": {key: image_store[key] for key in ("name", "fingerprint", "count")},
         "new_data": config.new_data,
         "arrived": list(new),
+        "arrived_sha256": fingerprint(new),
         "environment": decides["environment"],
         "findings": [asdict(finding) for finding in findings],
     }

@@ -35,8 +35,8 @@ def register_posterior(
     """Register the posterior with its evaluation; describe the version.
 
     Returns:
-        ``registered``: False where the parameters say so; else also ``name``, ``version``, ``aliases``
-        and ``reason``.
+        ``registered``: False where the parameters say so; else also ``name``, ``version``, ``alias``
+        (``none`` where that of weights registered before has moved on) and ``reason``.
     """
     del (
         model_card,
@@ -69,6 +69,6 @@ def register_posterior(
         "registered": True,
         "name": found.name,
         "version": found.version,
-        "aliases": list(found.aliases),
+        "alias": "+".join(found.aliases) or "none",
         "reason": found.reason,
     }

@@ -10,7 +10,13 @@ import pytest
 
 from condvae.configuration import ConfigurationError, read_config
 from pipelines.parameters import ReevaluationConfig
-from pipelines.reevaluation.hooks import ALARM_EXIT_CODE, AlarmError, ReevaluationHooks
+from pipelines.reevaluation import hooks as reevaluation_hooks
+from pipelines.reevaluation.hooks import (
+    ALARM_EXIT_CODE,
+    AlarmError,
+    ReevaluationHooks,
+    VerdictHooks,
+)
 from pipelines.reevaluation.lock import hold
 
 
@@ -68,6 +74,23 @@ def test_an_alarm_is_an_exit_code_and_gives_the_lock_back(tmp_path):
     assert isinstance(caught.value, click.ClickException)
     assert caught.value.exit_code == ALARM_EXIT_CODE == 3
     run_hooks(tmp_path, {"verdict": "ok", "reasons": []}).after_pipeline_run()
+
+
+def test_verdict_of_a_run_that_failed_afterwards_is_not_that_of_the_next(monkeypatch):
+    tagged = []
+    fake = SimpleNamespace(active_run=object, set_tags=tagged.append)
+    fake.log_dict = lambda *_: None
+    monkeypatch.setattr(reevaluation_hooks, "mlflow", fake)
+    champion = {"name": "condvae-a-b", "version": "1", "sha256": "0" * 64}
+    verdict = {"verdict": "ok", "reasons": [], "champion": champion, "manifest": None}
+    hooks = VerdictHooks()
+    hooks.after_dataset_saved("reevaluation_verdict", verdict)
+    hooks.before_pipeline_run()
+    hooks.after_pipeline_run()
+    assert tagged == []
+    hooks.after_dataset_saved("reevaluation_verdict", verdict)
+    hooks.after_pipeline_run()
+    assert tagged[0]["verdict"] == "ok"
 
 
 def test_while_one_runs_another_is_refused_in_one_line(tmp_path):

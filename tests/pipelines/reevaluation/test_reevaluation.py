@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from condvae.data.foreign import make_foreign
 from condvae.evaluation import scoring
 from condvae.model_folder import WEIGHTS
 from pipelines.evaluation import judging as bench_judging
-from pipelines.reevaluation import judging
+from pipelines.reevaluation import judging, nodes
 
 
 def write_pictures(folder, pixels):
@@ -47,6 +48,18 @@ def test_unchanged_model_is_ok(project):
     for change in comparison["scores"]:
         assert abs(change["difference"]) < 1e-4 * abs(change["before"])
     assert "up to rounding" in project.page()
+
+
+def test_champion_that_has_lost_its_place_meanwhile_is_compared_with_itself(project, monkeypatch):
+    def promote_another(inputs):
+        old = project.registry.champion
+        project.registry.earlier = {old.version: old}
+        project.registry.champion = replace(old, version="2", cases=None, manifest=None)
+
+    monkeypatch.setattr(nodes, "announce", promote_another)
+    assert project.run()["verdict"] == "ok"
+    assert project.verdict["champion"]["version"] == "1"
+    assert project.scores["comparisons"][0]["equal"]
 
 
 def test_same_inputs_have_the_same_verdict_at_once(project, monkeypatch):
@@ -129,16 +142,24 @@ def test_pictures_like_those_of_the_data_set_are_ok(project, arrived, tmp_path):
     assert project.drift["scores"]["metrics"]
 
 
-@pytest.mark.parametrize("kind", ["rotated", "noise"])
+def cut_photographs(count):
+    """Grey patches of photographs, uint8 (N,16,16,1): another data set."""
+    photograph = load_sample_image("china.jpg").mean(axis=2).astype(np.uint8)
+    corners = np.random.default_rng(0).integers(0, 400, (count, 2))
+    return np.stack([photograph[y : y + 16, x : x + 16, None] for y, x in corners])
+
+
+@pytest.mark.parametrize("kind", ["rotated", "noise", "photographs"])
 def test_other_pictures_have_drifted(project, arrived, tmp_path, kind):
     project.know_scores()
-    foreign = make_foreign(kind, arrived, 0)
+    photographs = kind == "photographs"
+    foreign = cut_photographs(60) if photographs else make_foreign(kind, arrived, 0)
     verdict = project.run(new_data=write_pictures(tmp_path / "new", foreign))
     assert verdict["verdict"] == "drifted"
     assert "features" in project.about()
-    if kind == "noise":
+    if kind != "rotated":
         assert "input check" in project.about()
-        assert project.page().count("<figure>") == 8
+    assert project.page().count("<figure>") == 8
 
 
 def test_bad_files_are_quarantined_and_stay_where_they_are(project, arrived, tmp_path):
