@@ -38,7 +38,10 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 train_features,
-                ["image_store", "params:evaluation", "params:folders", "params:device"],
+                [
+                    *("image_store", "params:evaluation", "params:folders", "params:device"),
+                    "params:task",
+                ],
                 "feature_network",
                 name="train_features_node",
             ),
