@@ -140,18 +140,18 @@ class TrackingHooks:
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
         self._device = ""
-        self._recipe = ""
+        self._parameters: dict[str, Any] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember which device the run computes on, and by which recipe."""
+        """Remember which device the run computes on, and what it goes by."""
         self._device = str(resolve_device(context.params["device"]))
-        self._recipe = context.params["recipe"]
+        self._parameters = context.params
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         """Name and tag the run that kedro-mlflow has started."""
-        tracking.begin_run(run_params, self._device, self._recipe, pipeline.datasets())
+        tracking.begin_run(run_params, self._device, self._parameters, pipeline.datasets())
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self) -> None:

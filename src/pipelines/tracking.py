@@ -19,9 +19,9 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 import psutil
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 
 from condvae.model_card import README
 from condvae.model_folder import CARD
@@ -36,6 +36,12 @@ from pipelines.run_labels import (
     list_packages,
     name_run,
     trigger,
+)
+from pipelines.run_summary import (
+    HEADLINE,
+    name_scores,
+    summarise_parameters,
+    summarise_scores,
 )
 from pipelines.session_run import session_run
 
@@ -62,8 +68,6 @@ _run_id: str | None = None
 _trains = False
 _stages: dict[str, float] = {}
 
-# The score that runs are told apart by at first sight.
-HEADLINE = "eval/pooled/crps_per_unobserved_dim/pixels"
 _TRAINING = {"params:training", "params:pretraining"}
 
 # Facts of small JSON outputs that identify what a run used or made.
@@ -141,14 +145,17 @@ def stage_seconds() -> dict[str, float]:
 
 
 def begin_run(
-    run_params: Mapping[str, Any], device: str, recipe: str, datasets: Collection[str]
+    run_params: Mapping[str, Any],
+    device: str,
+    parameters: Mapping[str, Any],
+    datasets: Collection[str],
 ) -> None:
     """Remember the active run; name it and tag it with where and from what it is made.
 
     Args:
         run_params: As Kedro gives them to its hooks.
         device: What the run computes on.
-        recipe: Of its parameters.
+        parameters: All of them, nested.
         datasets: Names of all that the run's nodes take and return.
     """
     _stages.clear()
@@ -161,6 +168,7 @@ def begin_run(
     close_dead_runs(run.info.experiment_id)
     _trains = not _TRAINING.isdisjoint(datasets)
     pipelines = run_params.get("pipeline_names") or ["__default__"]
+    recipe = parameters["recipe"]
     # A name that was configured stays, and so does that of a run that is continued.
     if run.info.run_name == "+".join(pipelines):
         decides = not (_TRAINING | {"params:model", "params:masks"}).isdisjoint(datasets)
@@ -180,6 +188,10 @@ def begin_run(
         }
     )
     mlflow.log_text(list_packages(), "environment/packages.txt")
+    if "params:training" in datasets:
+        # Of a run that is continued with other values kedro-mlflow says so.
+        with contextlib.suppress(MlflowException):
+            mlflow.log_params(summarise_parameters(parameters))
     if "metrics" in datasets:
         # The UI plots the metric that was logged first: not how long the first node took.
         log_metrics({HEADLINE: float("nan")})
@@ -275,7 +287,7 @@ def log_output(name: str, value: Any) -> None:
     if name in _FOLDERS and not looked_up:
         client.log_artifacts(_run_id, str(value["folder"]), _FOLDERS[name])
     if name == "metrics":
-        log_metrics(_metric_names(value))
+        log_metrics({**summarise_scores(value), **name_scores(value)})
 
 
 def _log_arrays(client: mlflow.MlflowClient, arrays: Mapping[str, Any], place: str) -> None:
@@ -306,15 +318,6 @@ def _list_files(name: str, value: Any) -> list[tuple[str, str]]:
     if name == "model_card" and value["recorded"]:  # over those that went with the weights
         return [(file, "posterior") for file in (CARD, README)]
     return []
-
-
-def _metric_names(table: pd.DataFrame) -> dict[str, float]:
-    """``eval/<bin>/<metric>/<extractor>`` for the first sampler, ``eval_<sampler>/...`` for others."""
-    names = {}
-    for row in table.itertuples():
-        root = "eval" if row.sampler == table["sampler"].iloc[0] else f"eval_{row.sampler}"
-        names[f"{root}/{row.bin}/{row.metric}/{row.extractor}"] = float(str(row.value))
-    return names
 
 
 class MlflowMetrics:

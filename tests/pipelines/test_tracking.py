@@ -78,6 +78,17 @@ def test_posterior_that_was_looked_up_is_not_kept(kept):
     assert kept("something", {}) == []
 
 
+PARAMETERS = {
+    "data": {"name": "digits"},
+    "model": {"flows": "", "initialisation": "random"},
+    "objective": {"name": "ipa"},
+    "task": {"name": "inpainting"},
+    "training": {"steps": 9},
+    "recipe": "tuned",
+    "seed": 3,
+}
+
+
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, make_mlflow_database):
     """A real database, and the id of an experiment in it."""
@@ -103,7 +114,9 @@ def run(experiment, monkeypatch):
 def test_a_run_says_what_it_is(run, monkeypatch, tmp_path):
     monkeypatch.setenv("CONDVAE_TRIGGER", "schedule")
     given = {"pipeline_names": ["inpaint"], "runtime_params": {"seed": 3}, "env": "test"}
-    tracking.begin_run(given, "cpu", "published", {"params:training", "metrics"})
+    parameters = PARAMETERS | {"recipe": "published"}
+    tracking.begin_run(given, "cpu", parameters, {"params:training", "metrics"})
+    assert run().data.params["at_a_glance.recipe"] == "published"
     tags = run().data.tags
     assert run().info.run_name == "inpaint-published seed=3"
     # The UI takes the first metric: that of the evaluation, whatever is logged before it is known.
@@ -129,11 +142,12 @@ def test_a_run_says_what_it_is(run, monkeypatch, tmp_path):
 
 
 def test_given_name_stays_and_recipe_is_named_where_it_decides(run):
-    tracking.begin_run({"pipeline_names": ["complete"]}, "cpu", "tuned", {"params:complete"})
+    tracking.begin_run({"pipeline_names": ["complete"]}, "cpu", PARAMETERS, {"params:complete"})
     assert run().info.run_name == "inpaint"  # not that of the pipeline: somebody has chosen it
     mlflow.MlflowClient().update_run(run().info.run_id, name="complete")
-    tracking.begin_run({"pipeline_names": ["complete"]}, "cpu", "tuned", {"params:complete"})
+    tracking.begin_run({"pipeline_names": ["complete"]}, "cpu", PARAMETERS, {"params:complete"})
     assert run().info.run_name == "complete"
+    assert run().data.params == {}  # it trains nothing
 
 
 def test_resumed_run_names_the_run_it_goes_on_from(run, experiment, monkeypatch):
