@@ -142,7 +142,8 @@ def plot_ladder(
 ) -> Figure:
     """Draw every rung's score with its standard error, a panel for each metric.
 
-    Points and not bars from zero: log-densities have no zero to begin at.
+    Points and not bars from zero: log-densities have no zero to begin at. A value so far away that the
+    others could not be told apart stands in words at the edge.
 
     Args:
         rows: With ``rung``, ``stage`` (how it was trained; one colour each), ``metric``, ``value`` and
@@ -166,10 +167,12 @@ def plot_ladder(
             own = [row for row in rows if row["metric"] == metric and is_finite(row["value"])]
             if not own:
                 raise ConfigurationError(f"metric {metric!r}: no rung has a finite value to draw")
+            limits = _readable_range([float(row["value"]) for row in own])
             for number, stage in enumerate(stages):
                 # Points of one rung must not hide each other.
                 shift = 0.18 * (number - (len(stages) - 1) / 2)
-                _draw_stage(axes, own, stage, rungs, shift, styles[stage])
+                _draw_stage(axes, own, stage, rungs, shift, styles[stage], limits)
+            axes.set_xlim(limits)
             words = (definitions or {}).get(metric) or metric_label(metric)
             axes.set_title(_plain(textwrap.fill(words.title, 34)), fontsize=9)
             if words.better:
@@ -189,8 +192,27 @@ def _draw_stage(
     rungs: Sequence[str],
     shift: float,
     style: SamplerStyle,
+    limits: tuple[float, float] | None,
 ) -> None:
     own = [row for row in rows if row["stage"] == stage]
+    if limits is not None:
+        for row in own:
+            value, place = float(row["value"]), rungs.index(str(row["rung"])) + shift
+            if not limits[0] <= value <= limits[1]:
+                below = value < limits[0]
+                axes.text(
+                    *(
+                        0.02 if below else 0.98,
+                        place,
+                        f"← {value:.4g}" if below else f"{value:.4g} →",
+                    ),
+                    transform=axes.get_yaxis_transform(),
+                    ha="left" if below else "right",
+                    va="center",
+                    fontsize=8,
+                    color=style.colour,
+                )
+        own = [row for row in own if limits[0] <= float(row["value"]) <= limits[1]]
     errors = [row.get("standard_error") for row in own]
     axes.errorbar(
         [float(row["value"]) for row in own],
@@ -204,6 +226,18 @@ def _draw_stage(
         color=style.colour,
         label=_plain(stage.replace("_", " ")),
     )
+
+
+def _readable_range(values: Sequence[float]) -> tuple[float, float] | None:
+    """Limits without what is far from the rest, if the rest would share a tenth of the axis."""
+    ordered = np.sort(values)
+    low, high = np.quantile(ordered, [0.25, 0.75])
+    fence = 3.0 * (high - low)
+    near = ordered[(ordered >= low - fence) & (ordered <= high + fence)]
+    span = near[-1] - near[0]
+    if not 0.0 < span < 0.1 * (ordered[-1] - ordered[0]):
+        return None
+    return float(near[0] - 0.15 * span), float(near[-1] + 0.15 * span)
 
 
 def _draw_rows(

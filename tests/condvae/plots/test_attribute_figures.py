@@ -144,6 +144,25 @@ def test_ladder_has_a_panel_for_every_metric_and_a_point_for_every_rung():
     assert png_bytes(figure).startswith(b"\x89PNG")
 
 
+def test_a_rung_far_away_leaves_the_others_apart():
+    values = [-968.0, -740.0, -736.0, -733.0, -732.0, -735.0]
+    rows = [
+        {"rung": str(i), "stage": "joint", "metric": "mine", "value": value, "standard_error": 0.5}
+        for i, value in enumerate(values)
+    ]
+    (axes,) = plot_ladder(rows, ["mine"]).axes
+    low, high = axes.get_xlim()
+    assert -745 < low < -740
+    assert -732 < high < -727
+    assert [text.get_text() for text in axes.texts] == ["← -968"]
+    assert "-968" not in [text.get_text() for text in plot_ladder(rows[1:], ["mine"]).axes[0].texts]
+    # All on one axis where that keeps them apart.
+    rows[0]["value"] = -760.0
+    (axes,) = plot_ladder(rows, ["mine"]).axes
+    assert axes.get_xlim()[0] < -760
+    assert not axes.texts
+
+
 def test_ladder_takes_words_and_directions_of_its_own():
     rows = [{**row, "metric": "mine"} for row in ladder()]
     (axes,) = plot_ladder(rows, ["mine"]).axes
