@@ -2,7 +2,8 @@
 
 The page that compares runs opens with the first three parameters that differ, by the alphabet, and
 with the metric that was logged first; charts are in sections by what stands before the last slash, by
-the alphabet too. Among hundreds of names those that matter would be far down, and too long for an axis.
+the alphabet too. Among hundreds of names those that matter would be far down, and too long for an axis
+or the head of a chart.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ import pandas as pd
 
 from condvae.evaluation.grouping import POOLED
 
-__all__ = ["HEADLINE", "name_scores", "summarise_parameters", "summarise_scores"]
+__all__ = ["HEADLINE", "PLACE", "name_scores", "summarise_parameters", "summarise_scores"]
 
-PLACE = "at_a_glance"
+PLACE = "about"
 # Scores over all cases that tell runs apart at first sight -> short name.
 SCORES = {
     "crps_per_unobserved_dim": "crps",
-    "energy_score_pixels": "energy_score",
-    "bound_bits_per_unobserved_dim": "bound_bits_per_dim",
-    "posterior_coverage": "coverage_of_90",
-    "frechet_distance": "frechet_distance",
-    "sample_rmse": "sample_rmse",
+    "energy_score_pixels": "energy",
+    "bound_bits_per_unobserved_dim": "bits",
+    "posterior_coverage": "coverage",
+    "frechet_distance": "frechet",
+    "posterior_mean_rmse": "rmse",
 }
 HEADLINE = f"{PLACE}/crps"
 # Short name -> section and key of a parameter that decides what is trained.
@@ -39,7 +40,7 @@ PARAMETERS = {
 
 
 def summarise_parameters(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """``at_a_glance.<name>`` of a run that trains a partial encoder -> value.
+    """``about.<name>`` of a run that trains a partial encoder -> value.
 
     Args:
         parameters: All of the run, nested.
@@ -50,16 +51,21 @@ def summarise_parameters(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def summarise_scores(table: pd.DataFrame) -> dict[str, float]:
-    """``at_a_glance/<name>`` -> score of the first sampler over all cases.
+    """``about/<name>`` -> score of the first sampler over all cases, ``frechet`` with its extractor.
 
     Args:
         table: Tidy scores of an evaluation.
     """
     first = table[(table["sampler"] == table["sampler"].iloc[0]) & (table["bin"] == POOLED)]
-    pooled = first.set_index("metric")["value"]
-    return {
-        f"{PLACE}/{name}": float(pooled[key]) for key, name in SCORES.items() if key in pooled.index
-    }
+    found = {}
+    for metric, extractor, value in zip(
+        first["metric"], first["extractor"], first["value"], strict=True
+    ):
+        if metric in SCORES:
+            # A distance means nothing without the network whose features it is taken in.
+            of = f"_{extractor}" if metric == "frechet_distance" else ""
+            found[f"{PLACE}/{SCORES[metric]}{of}"] = float(value)
+    return found
 
 
 def name_scores(table: pd.DataFrame) -> dict[str, float]:

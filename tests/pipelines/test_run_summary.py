@@ -24,9 +24,9 @@ def test_parameters_of_the_configuration_are_found():
     for path in (ROOT / "conf" / "base" / "parameters").glob("*.yml"):
         parameters |= yaml.safe_load(path.read_text())
     found = summarise_parameters(parameters)
-    assert found["at_a_glance.recipe"] == "tuned"
-    assert found["at_a_glance.flows"] == "none"
-    assert found["at_a_glance.steps"] == str(parameters["training"]["steps"])
+    assert found["about.recipe"] == "tuned"
+    assert found["about.flows"] == "none"
+    assert found["about.steps"] == str(parameters["training"]["steps"])
     # MLflow's comparison takes the first three that differ, by the alphabet.
     trained_with = ("data", "masks", "model", "recipe", "task", "training")
     assert max(found) < min(trained_with)
@@ -41,7 +41,12 @@ def test_scores_are_those_of_the_first_sampler_over_all_cases():
     ]
     table = pd.DataFrame(rows, columns=["metric", "bin", "sampler", "value"])
     table = table.assign(extractor="pixels")
-    assert summarise_scores(table) == {HEADLINE: 10.0, "at_a_glance/coverage_of_90": 110.0}
+    assert summarise_scores(table) == {HEADLINE: 10.0, "about/coverage": 110.0}
+    # Of a distance between features the network is named.
+    distance = table.assign(metric="frechet_distance", extractor="inception")[3:4].assign(value=5.0)
+    distance = distance.assign(sampler="ipa", bin="pooled")
+    found = summarise_scores(pd.concat([table, distance]))
+    assert found["about/frechet_inception"] == 5.0
     names = name_scores(table)
     assert len(names) == len(table)
     assert names["eval/pooled/posterior_coverage/pixels"] == 110.0

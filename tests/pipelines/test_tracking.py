@@ -116,7 +116,7 @@ def test_a_run_says_what_it_is(run, monkeypatch, tmp_path):
     given = {"pipeline_names": ["inpaint"], "runtime_params": {"seed": 3}, "env": "test"}
     parameters = PARAMETERS | {"recipe": "published"}
     tracking.begin_run(given, "cpu", parameters, {"params:training", "metrics"})
-    assert run().data.params["at_a_glance.recipe"] == "published"
+    assert run().data.params["about.recipe"] == "published"
     tags = run().data.tags
     assert run().info.run_name == "inpaint-published seed=3"
     # The UI takes the first metric: that of the evaluation, whatever is logged before it is known.

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 
 from condvae.configuration import ConfigurationError
 from pipelines.comparison.finding import RunRecord
+from pipelines.run_summary import PLACE
 
 __all__ = [
     "check_runs",
@@ -185,6 +186,8 @@ def _describe_run(record: RunRecord, label: str, differing: Sequence[str]) -> di
 def _differing_parameters(runs: Sequence[Run]) -> list[str]:
     """Names of parameters that the runs do not share, in alphabetical order."""
     names = sorted({name for run in runs for name in run.data.params})
+    # Those are among the others already.
+    names = [name for name in names if not name.startswith(f"{PLACE}.")]
     return [name for name in names if len({run.data.params.get(name) for run in runs}) > 1]
 
 

@@ -95,6 +95,7 @@ def database(tmp_path_factory, make_mlflow_database):
     def add(name, cases=None, *, task="inpainting", examples=None, k=5, manifest=MANIFEST, steps=6):
         run = client.create_run(experiment, start_time=next(started), run_name=name).info.run_id
         client.log_param(run, "training.steps", steps)
+        client.log_param(run, "about.steps", steps)  # the same once more
         client.log_param(run, "seed", 0)
         client.set_tag(run, "recipe", "tuned")
         if cases is not None:
