@@ -73,7 +73,8 @@ def record_scores(folder: str | Path, sha256: str, name: str, scores: Mapping[st
             f"{folder} holds weights with sha256 {card['sha256'][:12]}..., the scores are of "
             f"{sha256[:12]}...: another run has replaced them meanwhile"
         )
-    card["scores"] = {**card.get("scores", {}), name: dict(scores)}
+    # Last on the card, also on one that was written again with its scores after a kill.
+    card["scores"] = {**card.pop("scores", {}), name: dict(scores)}
     write_json(folder / CARD, card)
     return write_model_card(folder)
 

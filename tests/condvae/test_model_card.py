@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 from condvae import load_posterior
 from condvae.configuration import ConfigurationError
+from condvae.files import write_json
 from condvae.model_card import record_scores, write_model_card
 from condvae.model_folder import read_card, save_posterior, save_vae
 
@@ -158,6 +159,11 @@ def test_scores_come_to_card_and_page_and_leave_the_weights_alone(save):
     record_scores(folder, before["sha256"], "quick", SCORES)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     assert first["model.safetensors"] == weights
+    # A training that is called again after a kill writes the card with its scores first.
+    card = json.loads(first["card.json"])
+    write_json(folder / "card.json", {"scores": card.pop("scores"), **card})
+    record_scores(folder, before["sha256"], "quick", SCORES)
+    assert (folder / "card.json").read_bytes() == first["card.json"]
     scores = {"quick": SCORES, "full": SCORES | {"cases": 500}}
     assert json.loads(first["card.json"]) == before | {"scores": scores}
     assert load_posterior(folder).card["scores"] == scores

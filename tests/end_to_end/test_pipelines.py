@@ -39,7 +39,8 @@ def test_inpaint_writes_what_the_design_says(inpainted):
     ]
     # Of the importance-weighted bounds only the one asked for; observed pixels are pasted.
     missing = {"bound_10_bits_per_unobserved_dim", "bound_100_bits_per_unobserved_dim"}
-    assert set(metrics["metric"]) == set(METRICS) - missing - {"consistency_rmse"}
+    of_tasks = {"consistency_rmse", "attribute_agreement"}
+    assert set(metrics["metric"]) == set(METRICS) - missing - of_tasks
     assert metrics["metric"].iloc[0] == "posterior_coverage"
     assert set(metrics["sampler"]) == {"ipa", "ipa_t0.7", "prior"}
     heated = metrics[metrics["sampler"] == "ipa_t0.7"]
