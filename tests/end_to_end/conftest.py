@@ -1,4 +1,4 @@
-"""A throw-away copy of the project, and `kedro` in it as a user runs it."""
+"""A throw-away project whose code comes from the wheel, and `kedro` in it as a user runs it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Project:
-    """A copy of the checkout with empty data and no runs."""
+    """The configuration of the checkout and the code of the wheel, with empty data and no runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wheel: Path) -> None:
         self.folder = folder
         for name in ("pyproject.toml", ".telemetry"):
             shutil.copy(ROOT / name, folder / name)
-        for name in ("conf", "src"):
-            shutil.copytree(
-                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "local")
-            )
+        shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
         (folder / "conf" / "local").mkdir()
+        # A file that the wheel lacks is missing here too.
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder / "src")
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(folder / "src"),
@@ -59,12 +60,26 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory):
-    """One copy for all tests that only add to it."""
-    return Project(tmp_path_factory.mktemp("project"))
+def wheel(tmp_path_factory):
+    """The package as `pip install` of this checkout would build it, without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=ignored)
+    code = "from setuptools.build_meta import build_wheel; build_wheel('built')"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, check=True)
+    (built,) = (folder / "built").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory, wheel):
+    """One project for all tests that only add to it."""
+    return Project(tmp_path_factory.mktemp("project"), wheel)
 
 
 @pytest.fixture
-def fresh_project(tmp_path):
-    """A copy for one test alone."""
-    return Project(tmp_path)
+def fresh_project(tmp_path, wheel):
+    """A project for one test alone."""
+    return Project(tmp_path, wheel)
