@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
@@ -33,9 +34,9 @@ from pipelines.parameters import (
     check_parameters,
 )
 from pipelines.recipe import apply_recipe
-from pipelines.run_database import prepare_database
 from pipelines.session import requested_pipelines
 from pipelines.session_run import session_run
+from pipelines.tracking_settings import keep_variables, settle_tracking
 
 __all__ = ["ParameterHooks", "TrackingHooks"]
 
@@ -74,10 +75,14 @@ class ParameterHooks:
             effective = apply_recipe(configured, loader.runtime_params or {}, context.project_path)
             check_parameters(effective, context.project_path)
             loader["parameters"] = effective
-            prepare_database(loader["mlflow"]["server"]["mlflow_tracking_uri"])
+            session_run.prepare()
+            try:
+                credentials = loader["credentials"]
+            except MissingConfigException:
+                credentials = {}
+            loader["mlflow"] = settle_tracking(loader["mlflow"], credentials, context.project_path)
         except ConfigurationError as error:
             raise click.ClickException(str(error)) from None
-        session_run.prepare()
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(
@@ -142,9 +147,10 @@ class TrackingHooks:
         self._device = ""
         self._parameters: dict[str, Any] = {}
 
-    @hook_impl
+    @hook_impl(trylast=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember which device the run computes on, and what it goes by."""
+        """Remember which device the run computes on, and what it goes by; after kedro-mlflow."""
+        keep_variables()
         self._device = str(resolve_device(context.params["device"]))
         self._parameters = context.params
 

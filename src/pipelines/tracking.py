@@ -277,7 +277,10 @@ def log_output(name: str, value: Any) -> None:
             client.set_tag(_run_id, tag, str(value[key]))
     used = describe_inputs(name, value, trains=_trains)
     if used:
-        client.log_inputs(_run_id, used)
+        try:
+            client.log_inputs(_run_id, used)
+        except MlflowException:  # another run has been the first to enter the same data: now it is there
+            client.log_inputs(_run_id, used)
     if name == "examples":
         _log_arrays(client, value, "report/examples.npz")
     for file, place in _list_files(name, value):
