@@ -25,14 +25,14 @@ class ConfigLoader(OmegaConfigLoader):
         """
         if key in self or self.env in (None, "", self.default_run_env):
             return dict(super().__getitem__(key))
-        local = self._read_local(key)
         try:
-            found = super().__getitem__(key)
+            found = dict(super().__getitem__(key))
         except MissingConfigException:
             # All but credentials have a file in `conf/base`: else the environment is not there.
-            if key != "credentials" or not local:
+            if key != "credentials" or not self._read_local(key):
                 raise
-            return local
+            found = {}
+        local = self._read_local(key)
         if self.merge_strategy.get(key) == "soft":
             merged: Any = OmegaConf.to_container(OmegaConf.merge(found, local))
             return dict(merged)

@@ -84,6 +84,7 @@ def prepare_database(uri: str | None) -> None:
             database.execute("BEGIN IMMEDIATE")
             _follow_project(database, path.resolve().parent)
             database.commit()
+            _forget_places()
             database.execute("BEGIN IMMEDIATE")
             database.execute("PRAGMA user_version = 1")  # never committed
     except (OSError, sqlite3.Error) as error:
@@ -164,6 +165,13 @@ def _follow_project(database: sqlite3.Connection, folder: Path) -> None:
             "the project was at %s before: %d addresses of MLflow's runs, models and data now say %s",
             *(former, changed, project),
         )
+
+
+def _forget_places() -> None:
+    """MLflow remembers where artifacts of runs are, by their ids, which a copied project has too."""
+    from mlflow.tracking._tracking_service import utils
+
+    getattr(utils, "_artifact_repos_cache", {}).clear()
 
 
 def _begin_source(folder: Path) -> str:

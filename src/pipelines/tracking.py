@@ -279,7 +279,7 @@ def log_output(name: str, value: Any) -> None:
     if used:
         try:
             client.log_inputs(_run_id, used)
-        except MlflowException:  # another run has been the first to enter the same data: now it is there
+        except MlflowException:  # another run was the first to enter the same data
             client.log_inputs(_run_id, used)
     if name == "examples":
         _log_arrays(client, value, "report/examples.npz")

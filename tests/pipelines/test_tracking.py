@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import mlflow
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
 from condvae.model_card import README
 from condvae.model_folder import CARD
@@ -139,6 +140,23 @@ def test_a_run_says_what_it_is(run, monkeypatch, tmp_path):
     path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report/examples.npz")
     with np.load(path) as arrays:
         assert np.array_equal(arrays["masks"], np.eye(3, dtype=bool))
+
+
+def test_data_that_another_run_enters_this_instant_are_an_input_all_the_same(
+    run, monkeypatch, tmp_path
+):
+    log_inputs, refusals = mlflow.MlflowClient.log_inputs, iter(["UNIQUE constraint failed"])
+
+    def refuse_once(*arguments):
+        for message in refusals:
+            raise MlflowException(message)
+        log_inputs(*arguments)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_inputs", refuse_once)
+    monkeypatch.setattr(tracking, "_run_id", run().info.run_id)
+    store = {"name": "digits", "folder": str(tmp_path), "fingerprint": "ab" * 32}
+    tracking.log_output("image_store", store | {"count": 9, "image_size": 16, "channels": 1})
+    assert [used.dataset.name for used in run().inputs.dataset_inputs] == ["digits"]
 
 
 def test_given_name_stays_and_recipe_is_named_where_it_decides(run):
