@@ -16,6 +16,7 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from condvae.configuration import ConfigurationError, read_config
 from condvae.pretrained import ScoreMismatchError
@@ -129,9 +130,13 @@ class ParameterHooks:
         """
         self._go_back()
         # A dataset's own failure wraps what went wrong; missing inputs name the file. A full disk or a
-        # folder that cannot be written is said in one line too.
+        # folder that cannot be written is said in one line too, and so is what MLflow refuses: other
+        # values in a run that is continued, say.
         if isinstance(error, (*_USER_ERRORS, DatasetError, OSError)):
             raise click.ClickException(str(error)) from None
+        if isinstance(error, MlflowException):
+            said, _, _ = str(error).strip().partition("\n")  # below it may be a lesson or SQL
+            raise click.ClickException(f"MLflow: {said}") from None
 
     def _go_back(self) -> None:
         if self._came_from is not None:

@@ -6,13 +6,12 @@ folder, its scores per case, its calibration and the manifest they belong to.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version as version_of
@@ -29,6 +28,7 @@ from mlflow.models import Model
 from condvae.configuration import ConfigurationError
 from condvae.files import write_json
 from pipelines import pyfunc_model
+from pipelines.run_database import variable
 
 __all__ = [
     "Evaluation",
@@ -238,16 +238,6 @@ def _copy_evaluation(evaluation: Evaluation, folder: Path) -> None:
     write_json(folder / FACTS, dict(evaluation.facts))
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> AbstractContextManager[None]:
     """No bars for copying a handful of files."""
-    key = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
-    before = os.environ.get(key)
-    os.environ[key] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[key]
-        else:
-            os.environ[key] = before
+    return variable("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -14,6 +14,7 @@ import os
 import platform
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ import psutil
 from condvae.configuration import ConfigurationError
 from condvae.files import open_atomic
 
-__all__ = ["SQLITE", "close_dead_runs", "path_of_database", "prepare_database"]
+__all__ = ["SQLITE", "close_dead_runs", "path_of_database", "prepare_database", "variable"]
 
 SQLITE = "sqlite:///"
 ARTIFACTS = "artifacts"
@@ -41,6 +42,20 @@ _ADDRESSES = (
     ("model_versions", "storage_location"),
     ("datasets", "dataset_source"),
 )
+
+
+@contextlib.contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable while the block lasts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def path_of_database(uri: str) -> Path | None:

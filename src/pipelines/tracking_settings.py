@@ -21,7 +21,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db.db_types import DATABASE_ENGINES
 
 from condvae.configuration import ConfigurationError
-from pipelines.run_database import ARTIFACTS, SQLITE, path_of_database, prepare_database
+from pipelines.run_database import (
+    ARTIFACTS,
+    SQLITE,
+    path_of_database,
+    prepare_database,
+    variable,
+)
 
 __all__ = ["keep_variables", "settle_tracking"]
 
@@ -68,7 +74,7 @@ def settle_tracking(
     with _one_line(f"MLflow's address {uri}"):
         client = MlflowClient(uri, server.get("mlflow_registry_uri"))
         # Before experiments: MLflow's first request would be tried again for minutes.
-        with _few_retries():
+        with variable(RETRIES, os.environ.get(RETRIES, "1")):
             client.search_experiments(max_results=1)
     given_experiment = _find_experiment(client)
     run["id"] = run.get("id") or _given[RUN]
@@ -172,14 +178,3 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise ConfigurationError(f"{what}: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def _few_retries() -> Iterator[None]:
-    before = os.environ.get(RETRIES)
-    os.environ.setdefault(RETRIES, "1")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[RETRIES]

@@ -17,6 +17,7 @@ from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
 from condvae.model_folder import load_posterior, read_card, save_posterior
 from condvae.pretrained import find_model
+from pipelines import model_registry
 from pipelines.model_registry import (
     open_registered,
     open_version,
@@ -321,3 +322,11 @@ def test_models_of_a_copied_project_are_those_of_the_copy(
         mlflow.set_tracking_uri(before)
     assert list_files(project) == untouched
     assert open_registered(found.name) == found
+
+
+def test_a_name_that_another_command_registers_this_instant_is_used(
+    database, data, make_folder, monkeypatch
+):
+    database.create_registered_model(registered_name("inpainting", data))
+    monkeypatch.setattr(model_registry, "_is_registered", lambda *_: False)
+    assert register(make_folder(), task="inpainting", data=data).version == "1"

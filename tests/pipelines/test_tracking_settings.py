@@ -11,15 +11,18 @@ import sys
 import time
 import urllib.request
 
+import click
 import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from condvae.configuration import ConfigurationError
 from condvae.model_folder import save_posterior
 from pipelines import tracking
 from pipelines.comparison.finding import find_runs, read_run
+from pipelines.hooks import ParameterHooks
 from pipelines.model_registry import open_registered, register
 from pipelines.tracking_settings import keep_variables, settle_tracking
 
@@ -128,6 +131,18 @@ def test_a_run_is_continued_where_it_is(project, monkeypatch, by_variable):
     with pytest.raises(ConfigurationError, match=rf"^{asked} = 0a1b: .*0a1b.* not found") as caught:
         go_on("0a1b")
     assert "\n" not in str(caught.value)
+
+
+def test_other_values_in_a_run_that_is_continued_are_said_in_a_line(project):
+    client = MlflowClient(project.uri)
+    run = client.create_run(client.create_experiment("mine")).info.run_id
+    client.log_param(run, "seed", 1)
+    with pytest.raises(MlflowException) as refused:
+        client.log_param(run, "seed", 2)
+    with pytest.raises(click.ClickException, match=r"^MLflow: Changing param .*'seed'") as caught:
+        ParameterHooks().on_pipeline_error(refused.value)
+    assert "\n" in str(refused.value)
+    assert "\n" not in caught.value.message
 
 
 def test_what_kedro_mlflow_sets_is_not_taken_for_the_users(project, monkeypatch):
