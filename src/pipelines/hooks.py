@@ -186,6 +186,11 @@ class TrackingHooks:
         tracking.record_stage(node.name, time.perf_counter() - self._started[node.name])
 
     @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """See that it is this run's, where this run has made it."""
+        tracking.check_input(dataset_name, data)
+
+    @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Log hashes, scores and files once they are validated and on the disk."""
         tracking.log_output(dataset_name, data)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 
+from condvae.configuration import ConfigurationError
 from condvae.model_card import README
 from condvae.model_folder import CARD
 from condvae.training.start import Start
@@ -45,6 +46,7 @@ def kept(monkeypatch):
         return list(found)
 
     monkeypatch.setattr(tracking, "_run_id", "a")
+    monkeypatch.setattr(tracking, "_made", {})
     monkeypatch.setattr(tracking.mlflow, "MlflowClient", Client)
     return log
 
@@ -63,6 +65,16 @@ def test_files_of_outputs_have_their_places(kept):
     assert found[:2] == [("c/index.html", "complete"), ("c/manifest.json", "complete")]
     # Of the first sixteen pictures only.
     assert found[2:] == [(f"c/p{i}/overview.png", f"complete/p{i}") for i in range(16)]
+
+
+def test_outputs_that_another_command_has_replaced_are_refused(kept):
+    posterior = {"folder": "m", "sha256": "f" * 64, "task": "inpainting"}
+    tracking.check_input("posterior", posterior)  # made by an earlier run
+    kept("posterior", posterior)
+    tracking.check_input("posterior", {**posterior, "start": {}})
+    message = "posterior: posterior_sha256 is eeee.*, this run has made ffff.*: another command"
+    with pytest.raises(ConfigurationError, match=message):
+        tracking.check_input("posterior", {**posterior, "sha256": "e" * 64})
 
 
 @pytest.mark.parametrize("recorded", [True, False])

@@ -221,7 +221,7 @@ def server(tmp_path_factory, make_mlflow_database):
         yield address, folder / "store"
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.mark.slow
