@@ -28,7 +28,7 @@ _swept: set[Path] = set()  # folders in which leftovers were looked for
 
 
 @contextlib.contextmanager
-def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def open_atomic(path: str | os.PathLike[str], *, keep: bool = False) -> Iterator[IO[bytes]]:
     """Open `path` for writing so that a crash leaves the old file or the new one, never a part.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk and renamed over
@@ -37,6 +37,7 @@ def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Args:
         path: File to write; its folder is made when missing.
+        keep: Leave a file alone that another process has put there meanwhile.
 
     Yields:
         A binary file object.
@@ -56,7 +57,7 @@ def open_atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o644)
-            os.replace(name, path)
+            _put(name, path, keep=keep)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
@@ -95,6 +96,20 @@ def fingerprint(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _put(name: str, path: Path, *, keep: bool) -> None:
+    """Rename a file; what is at `path` is replaced, or kept."""
+    if keep:
+        # Some file systems have no links; there it is a look and, right behind it, a move.
+        try:
+            os.link(name, path)
+        except OSError:
+            keep = path.exists()
+        if keep:
+            os.unlink(name)
+            return
+    os.replace(name, path)
 
 
 @contextlib.contextmanager

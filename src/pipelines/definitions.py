@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from kedro.config import OmegaConfigLoader
 from kedro_dagster import ExecutorCreator
 from kedro_dagster.config import JobOptions, KedroDagsterConfig, ScheduleOptions
 
 from condvae.configuration import ConfigurationError
+from pipelines.config_loader import ConfigLoader
 
 __all__ = ["define_jobs", "defs", "read_dagster_config"]
 
@@ -35,8 +35,8 @@ RENAMED = {"node_names": "nodes", "node_namespaces": "namespaces"}
 
 
 def read_dagster_config() -> KedroDagsterConfig:
-    """Read `dagster.yml` of the environment that ``$KEDRO_ENV`` names, over that of `conf/base`."""
-    loader = OmegaConfigLoader(
+    """Read `dagster.yml`: `conf/base`, the environment that ``$KEDRO_ENV`` names, `conf/local`."""
+    loader = ConfigLoader(
         conf_source=str(ROOT / "conf"),
         env=os.environ.get("KEDRO_ENV"),
         base_env="base",

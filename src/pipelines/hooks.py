@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from condvae.configuration import ConfigurationError, read_config
 from condvae.pretrained import ScoreMismatchError
@@ -33,9 +35,9 @@ from pipelines.parameters import (
     check_parameters,
 )
 from pipelines.recipe import apply_recipe
-from pipelines.run_database import prepare_database
 from pipelines.session import requested_pipelines
 from pipelines.session_run import session_run
+from pipelines.tracking_settings import keep_variables, settle_tracking
 
 __all__ = ["ParameterHooks", "TrackingHooks"]
 
@@ -74,10 +76,14 @@ class ParameterHooks:
             effective = apply_recipe(configured, loader.runtime_params or {}, context.project_path)
             check_parameters(effective, context.project_path)
             loader["parameters"] = effective
-            prepare_database(loader["mlflow"]["server"]["mlflow_tracking_uri"])
+            session_run.prepare()
+            try:
+                credentials = loader["credentials"]
+            except MissingConfigException:
+                credentials = {}
+            loader["mlflow"] = settle_tracking(loader["mlflow"], credentials, context.project_path)
         except ConfigurationError as error:
             raise click.ClickException(str(error)) from None
-        session_run.prepare()
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(
@@ -124,9 +130,13 @@ class ParameterHooks:
         """
         self._go_back()
         # A dataset's own failure wraps what went wrong; missing inputs name the file. A full disk or a
-        # folder that cannot be written is said in one line too.
+        # folder that cannot be written is said in one line too, and so is what MLflow refuses: other
+        # values in a run that is continued, say.
         if isinstance(error, (*_USER_ERRORS, DatasetError, OSError)):
             raise click.ClickException(str(error)) from None
+        if isinstance(error, MlflowException):
+            said, _, _ = str(error).strip().partition("\n")  # below it may be a lesson or SQL
+            raise click.ClickException(f"MLflow: {said}") from None
 
     def _go_back(self) -> None:
         if self._came_from is not None:
@@ -142,9 +152,10 @@ class TrackingHooks:
         self._device = ""
         self._parameters: dict[str, Any] = {}
 
-    @hook_impl
+    @hook_impl(trylast=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember which device the run computes on, and what it goes by."""
+        """Remember which device the run computes on, and what it goes by; after kedro-mlflow."""
+        keep_variables()
         self._device = str(resolve_device(context.params["device"]))
         self._parameters = context.params
 
@@ -173,6 +184,11 @@ class TrackingHooks:
     def after_node_run(self, node: Node) -> None:
         """Log how long the node took."""
         tracking.record_stage(node.name, time.perf_counter() - self._started[node.name])
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """See that it is this run's, where this run has made it."""
+        tracking.check_input(dataset_name, data)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:

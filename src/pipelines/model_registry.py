@@ -165,7 +165,7 @@ def register(
                 run_id=run_id,
             )
             if not _is_registered(client, name):
-                client.create_registered_model(name)
+                _create_registered_model(client, name)
             # Tags come with the version: one that is found by its identity is whole.
             stated = {**(tags or {}), **_list_tags(card, evaluation), **identity}
             found = client.create_model_version(
@@ -231,7 +231,7 @@ def _choose(
     try:
         present = None if champion is None else read_version(champion)
     except ConfigurationError as error:
-        # Of a project that was moved, say. What has been trained is registered all the same.
+        # Someone has removed them, say. What has been trained is registered all the same.
         if rule.promote != "always":
             return CHALLENGER, f"not comparable: {error}"
         return CHAMPION, f"registry.promote = always, and {error}"
@@ -245,6 +245,15 @@ def _list_tags(card: Mapping[str, Any], evaluation: Evaluation | None) -> dict[s
         **({"data_fingerprint": str(data)} if data else {}),
         **({"manifest_sha256": sha256_of_file(evaluation.manifest)} if evaluation else {}),
     }
+
+
+def _create_registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        # On a server another command may have come first.
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _is_registered(client: MlflowClient, name: str) -> bool:

@@ -12,7 +12,25 @@ from condvae.tasks import Task, describe_task
 from condvae.training.acceleration import resolve_device
 from pipelines.provenance import warn_of_seen_images
 
-__all__ = ["open_posterior"]
+__all__ = ["check_weights", "open_posterior"]
+
+
+def check_weights(posterior: Mapping[str, Any], card: Mapping[str, Any]) -> None:
+    """Refuse weights that another command has put into the folder of a posterior meanwhile.
+
+    Args:
+        posterior: Description of the posterior.
+        card: That lies in its folder now.
+
+    Raises:
+        ConfigurationError: The card is of other weights.
+    """
+    found, expected = card["sha256"], posterior["sha256"]
+    if found != expected:
+        raise ConfigurationError(
+            f"{posterior['folder']} holds weights with sha256 {found[:12]}..., this run's are "
+            f"{expected[:12]}...: another run has replaced them meanwhile; give the command again"
+        )
 
 
 def open_posterior(
@@ -27,10 +45,11 @@ def open_posterior(
         device: Where to compute.
 
     Raises:
-        ConfigurationError: The posterior is for another task.
+        ConfigurationError: The posterior is for another task, or its weights were replaced.
     """
     folder = posterior["folder"]
     trained = load_posterior(folder, resolve_device(device))
+    check_weights(posterior, trained.card)
     if describe_task(trained.task) != describe_task(task):
         raise ConfigurationError(
             f"{folder} is for {describe_task(trained.task)}: the parameters `task` say "

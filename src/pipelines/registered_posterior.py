@@ -6,17 +6,18 @@ folder, its scores per case, its calibration and the manifest they belong to.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -27,6 +28,7 @@ from mlflow.models import Model
 from condvae.configuration import ConfigurationError
 from condvae.files import write_json
 from pipelines import pyfunc_model
+from pipelines.run_database import variable
 
 __all__ = [
     "Evaluation",
@@ -171,15 +173,15 @@ def read_version(version: ModelVersion) -> RegisteredPosterior:
         ConfigurationError: Its files are gone.
     """
     name, number, tags = version.name, str(version.version), version.tags
+    address = MlflowClient().get_model_version_download_uri(name, number)
     try:
-        with _quiet():
-            root = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}"))
+        root = _fetch(address, f"models:/{name}/{number}", evaluated="manifest_sha256" in tags)
         flavour = Model.load(str(root)).flavors["python_function"]
         folder = root / flavour["artifacts"]["posterior"]["path"]
     except (MlflowException, OSError, KeyError) as error:
         raise ConfigurationError(
-            f"{name} version {number}: its files cannot be read ({error}); restore them, or give the "
-            "alias to another version"
+            f"{name} version {number}: its files cannot be read from {address} ({error}); restore "
+            "them, or give the alias to another version"
         ) from error
     files = {
         file: path
@@ -207,6 +209,27 @@ def read_version(version: ModelVersion) -> RegisteredPosterior:
     )
 
 
+def _fetch(address: str, model: str, *, evaluated: bool) -> Path:
+    """The folder of a model where it is, or else a copy that is there until the process ends."""
+    if urlsplit(address).scheme in ("", "file"):
+        with _quiet():
+            return Path(mlflow.artifacts.download_artifacts(model))
+    return _download(address, model, evaluated)
+
+
+@cache  # the first evaluation is all that ever changes
+def _download(address: str, model: str, evaluated: bool) -> Path:
+    del address, evaluated
+    with _quiet():
+        folder = tempfile.mkdtemp(dir=_downloads().name)
+        return Path(mlflow.artifacts.download_artifacts(model, dst_path=folder))
+
+
+@cache
+def _downloads() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+
 def _copy_evaluation(evaluation: Evaluation, folder: Path) -> None:
     folder.mkdir(parents=True)
     shutil.copyfile(evaluation.cases, folder / CASES)
@@ -215,16 +238,6 @@ def _copy_evaluation(evaluation: Evaluation, folder: Path) -> None:
     write_json(folder / FACTS, dict(evaluation.facts))
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> AbstractContextManager[None]:
     """No bars for copying a handful of files."""
-    key = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
-    before = os.environ.get(key)
-    os.environ[key] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[key]
-        else:
-            os.environ[key] = before
+    return variable("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -15,7 +15,11 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from pipelines.run_database import variable
+
 __all__ = ["SessionRun", "session_run"]
+
+_SILENCE = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 
 
 class SessionRun:
@@ -57,8 +61,9 @@ class SessionRun:
             self._monitor.finish()
             self._monitor = None
         for _ in range(self._entries):
-            # The entry is gone even where the database does not hear of it, and no status changes.
-            with contextlib.suppress(MlflowException):
+            # The entry is gone even where the database does not hear of it, and no status changes. Of a
+            # server MLflow says each time where the run is.
+            with contextlib.suppress(MlflowException), variable(_SILENCE, "true"):
                 mlflow.end_run("RUNNING")
         self._open, self._entries = False, 0
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from kedro.config import OmegaConfigLoader
-
+from pipelines.config_loader import ConfigLoader
 from pipelines.hooks import ParameterHooks, TrackingHooks
 from pipelines.own_parameters import own_folder
 from pipelines.reevaluation.hooks import ReevaluationHooks, VerdictHooks
@@ -22,7 +21,7 @@ def _resolve_root(path: str = "") -> str:
 HOOKS = (ParameterHooks(), TrackingHooks(), VerdictHooks(), ReevaluationHooks())
 SESSION_CLASS = Session
 
-CONFIG_LOADER_CLASS = OmegaConfigLoader
+CONFIG_LOADER_CLASS = ConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

@@ -23,6 +23,7 @@ import psutil
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from condvae.configuration import ConfigurationError
 from condvae.model_card import README
 from condvae.model_folder import CARD
 from condvae.training.start import Start
@@ -49,6 +50,7 @@ __all__ = [
     "MlflowMetrics",
     "ProgressBar",
     "begin_run",
+    "check_input",
     "command",
     "git_state",
     "log_metrics",
@@ -67,6 +69,7 @@ log = logging.getLogger(__name__)
 _run_id: str | None = None
 _trains = False
 _stages: dict[str, float] = {}
+_made: dict[str, dict[str, str]] = {}  # what identifies the outputs of this run, by dataset
 
 _TRAINING = {"params:training", "params:pretraining"}
 
@@ -159,6 +162,7 @@ def begin_run(
         datasets: Names of all that the run's nodes take and return.
     """
     _stages.clear()
+    _made.clear()
     global _run_id, _trains  # noqa: PLW0603 - one MLflow run per process, shared by all threads
     run = mlflow.active_run()
     _run_id = run.info.run_id if run else None
@@ -269,15 +273,18 @@ def nested_run(name: str, tags: Mapping[str, Any]) -> Iterator[None]:
 
 def log_output(name: str, value: Any) -> None:
     """Log what a node has returned under the dataset `name`."""
+    _made[name] = _identify(name, value)
     if _run_id is None:
         return
     client = mlflow.MlflowClient()
-    for key, tag in _TAGS.get(name, {}).items():
-        if key in value:
-            client.set_tag(_run_id, tag, str(value[key]))
+    for tag, text in _made[name].items():
+        client.set_tag(_run_id, tag, text)
     used = describe_inputs(name, value, trains=_trains)
     if used:
-        client.log_inputs(_run_id, used)
+        try:
+            client.log_inputs(_run_id, used)
+        except MlflowException:  # another run was the first to enter the same data
+            client.log_inputs(_run_id, used)
     if name == "examples":
         _log_arrays(client, value, "report/examples.npz")
     for file, place in _list_files(name, value):
@@ -288,6 +295,26 @@ def log_output(name: str, value: Any) -> None:
         client.log_artifacts(_run_id, str(value["folder"]), _FOLDERS[name])
     if name == "metrics":
         log_metrics({**summarise_scores(value), **name_scores(value)})
+
+
+def check_input(name: str, value: Any) -> None:
+    """Refuse what a node is given where this run has made another: two commands share their files.
+
+    Raises:
+        ConfigurationError: Another command has written the dataset `name` meanwhile.
+    """
+    found = _identify(name, value)
+    made = _made.get(name, found)
+    for key in found:
+        if found[key] != made.get(key):
+            raise ConfigurationError(
+                f"{name}: {key} is {found[key]}, this run has made {made.get(key)}: another command "
+                "has replaced it meanwhile; give this one again once that is done"
+            )
+
+
+def _identify(name: str, value: Any) -> dict[str, str]:
+    return {tag: str(value[key]) for key, tag in _TAGS.get(name, {}).items() if key in value}
 
 
 def _log_arrays(client: mlflow.MlflowClient, arrays: Mapping[str, Any], place: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -68,6 +69,20 @@ def test_bytes_are_on_the_disk_before_the_rename(tmp_path, monkeypatch):
     with open_atomic(tmp_path / "file") as file:
         file.write(b"x")
     assert events[:2] == ["fsync", "rename"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_file_that_another_writer_has_put_there_meanwhile_is_kept(tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    for content in (b"first", b"second"):
+        with open_atomic(tmp_path / "a", keep=True) as file:
+            file.write(content)
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_write_json_round_trip_and_no_nan(tmp_path):

@@ -26,8 +26,10 @@ class Project:
         # A file that the wheel lacks is missing here too.
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder / "src")
+        # MLflow tells other processes of the database that a test has opened in this one.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
         self.environment = {
-            **os.environ,
+            **inherited,
             "PYTHONPATH": str(folder / "src"),
             "KEDRO_DISABLE_TELEMETRY": "1",
             "DO_NOT_TRACK": "1",
@@ -50,13 +52,19 @@ class Project:
         assert (done.returncode != 0) == fails, printed[-4000:]
         return printed
 
-    def runs(self):
+    def move(self, folder: Path) -> None:
+        """Move the whole project."""
+        self.folder.rename(folder)
+        self.folder = folder
+        self.environment["PYTHONPATH"] = str(folder / "src")
+
+    def runs(self, experiment: str = "condvae"):
         """MLflow runs, newest first."""
         import mlflow
 
         client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlruns/mlflow.db")
-        experiment = client.get_experiment_by_name("condvae")
-        return client, client.search_runs([experiment.experiment_id])
+        found = client.get_experiment_by_name(experiment)
+        return client, client.search_runs([found.experiment_id])
 
 
 @pytest.fixture(scope="session")
@@ -82,4 +90,6 @@ def project(tmp_path_factory, wheel):
 @pytest.fixture
 def fresh_project(tmp_path, wheel):
     """A project for one test alone."""
-    return Project(tmp_path, wheel)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return Project(folder, wheel)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 RUN_ALL = """
-import contextlib, json
+import contextlib, os
 from pathlib import Path
 
 import mlflow
@@ -49,11 +49,15 @@ with mlflow.start_run(run_name="study"):
         with mlflow.start_run(nested=True, run_name=f"seed {seed}"):
             run()
 assert mlflow.active_run() is None
+left = [name for name in os.environ if name.startswith("MLFLOW_")]
+assert not {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"} & set(left), left
 """
 
 
 @pytest.mark.slow
 def test_every_session_has_a_run_that_says_how_it_ended(fresh_project):
+    # A setting of MLflow's, for every session of the process; one that the first has set is none.
+    fresh_project.environment["MLFLOW_EXPERIMENT_NAME"] = "study"
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL],
         cwd=fresh_project.folder,
@@ -63,7 +67,7 @@ def test_every_session_has_a_run_that_says_how_it_ended(fresh_project):
         check=False,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    _, runs = fresh_project.runs()
+    _, runs = fresh_project.runs("study")
     named = {run.info.run_name: run for run in runs}
     of_sessions = [run for run in reversed(runs) if run.info.run_name == "data_preparation"]
     expected = ["FINISHED", "FAILED", "KILLED", "FINISHED"]

@@ -20,3 +20,9 @@ def make_mlflow_database(tmp_path_factory):
         return f"sqlite:///{folder}/mlflow.db"
 
     return make
+
+
+@pytest.fixture
+def untracked(monkeypatch):
+    """Let hooks that are called by hand leave MLflow alone."""
+    monkeypatch.setattr("pipelines.hooks.settle_tracking", lambda settings, *_: settings)

@@ -17,6 +17,7 @@ from condvae.configuration import ConfigurationError
 from condvae.files import sha256_of_file
 from condvae.model_folder import load_posterior, read_card, save_posterior
 from condvae.pretrained import find_model
+from pipelines import model_registry
 from pipelines.model_registry import (
     open_registered,
     open_version,
@@ -25,7 +26,7 @@ from pipelines.model_registry import (
     store_baseline,
 )
 from pipelines.parameters import RegistryConfig
-from pipelines.run_database import prepare_database
+from pipelines.run_database import path_of_database, prepare_database
 
 METRICS = ("energy_score_pixels", "bound_bits_per_unobserved_dim")
 BUNDLED = "condvae-inpainting-digits"
@@ -278,8 +279,11 @@ def test_missing_models_and_files_are_named(data, make_folder):
         open_registered("condvae-nothing-here")
     found = register(make_folder(), task="inpainting", data=data)
     shutil.rmtree(found.folder.parents[1])
-    with pytest.raises(ConfigurationError, match=f"{found.name} version 1: its files cannot"):
+    with pytest.raises(
+        ConfigurationError, match=f"{found.name} version 1: its files cannot"
+    ) as said:
         open_registered(found.name)
+    assert str(found.folder.parents[1]) in str(said.value)
     # A new posterior is registered all the same; it takes that place when told to.
     left = register(make_folder(1), task="inpainting", data=data)
     assert left.aliases == ("challenger",)
@@ -289,3 +293,40 @@ def test_missing_models_and_files_are_named(data, make_folder):
     assert open_registered(found.name).version == "3"
     with pytest.raises(ConfigurationError, match="not a model folder"):
         register(found.folder, task="inpainting", data=data)
+
+
+def list_files(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_models_of_a_copied_project_are_those_of_the_copy(
+    database, data, make_folder, make_evaluation, tmp_path
+):
+    before = mlflow.get_tracking_uri()
+    project = path_of_database(before).parents[1]
+    found = register(make_folder(), task="inpainting", data=data)
+    copy = shutil.copytree(project, tmp_path / "a copy, größer")
+    untouched = list_files(project)
+    uri = f"sqlite:///{copy}/mlruns/mlflow.db"
+    prepare_database(uri)
+    mlflow.set_tracking_uri(uri)
+    try:
+        copied = open_registered(found.name)
+        assert copied.folder == copy / found.folder.relative_to(project)
+        assert load_posterior(copied.folder)
+        evaluated = store_baseline(copied, **make_evaluation())
+        assert evaluated.cases.is_relative_to(copy)
+        other = register(make_folder(1), task="inpainting", data=data)
+        assert other.folder.is_relative_to(copy)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert list_files(project) == untouched
+    assert open_registered(found.name) == found
+
+
+def test_a_name_that_another_command_registers_this_instant_is_used(
+    database, data, make_folder, monkeypatch
+):
+    database.create_registered_model(registered_name("inpainting", data))
+    monkeypatch.setattr(model_registry, "_is_registered", lambda *_: False)
+    assert register(make_folder(), task="inpainting", data=data).version == "1"

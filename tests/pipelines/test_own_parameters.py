@@ -145,7 +145,7 @@ def test_session_says_what_it_runs(monkeypatch):
     assert settings.SESSION_CLASS is Session
 
 
-def test_grey_images_are_refused_before_anything_is_coloured(monkeypatch):
+def test_grey_images_are_refused_before_anything_is_coloured(monkeypatch, untracked):
     monkeypatch.setattr(hooks, "requested_pipelines", lambda: ("colorize",))
     context = SimpleNamespace(config_loader=make_loader(), project_path=ROOT)
     with pytest.raises(

@@ -196,18 +196,23 @@ def test_cures_that_the_warning_names_are_cures(caplog, cure):
     assert not [r for r in caplog.records if r.levelno == logging.WARNING]
 
 
-def hook(given):
-    loader = make_loader(given)
-    ParameterHooks().after_context_created(SimpleNamespace(config_loader=loader, project_path=ROOT))
-    return loader
+@pytest.fixture
+def hook(untracked):
+    def call(given):
+        loader = make_loader(given)
+        context = SimpleNamespace(config_loader=loader, project_path=ROOT)
+        ParameterHooks().after_context_created(context)
+        return loader
+
+    return call
 
 
-def test_hook_puts_effective_values_where_kedro_reads_them():
+def test_hook_puts_effective_values_where_kedro_reads_them(hook):
     assert hook({"recipe": "published"})["parameters"]["training"]["batch_size"] == 30
     assert hook({})["parameters"]["training"]["batch_size"] == 32
 
 
-def test_effective_values_are_checked():
+def test_effective_values_are_checked(hook):
     # 3 x 32 x 32 images are asked for by the preset's architecture, digits are there.
     given = {"recipe": "published", "model": {"architecture": "cifar10"}}
     weights = {"vae": "random", "allow_untrained": True}

@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import time
+from types import SimpleNamespace
 
+import mlflow
 import pytest
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource
+from mlflow.entities import Dataset, DatasetInput
 
 from condvae.configuration import ConfigurationError
+from pipelines import run_database
 from pipelines.run_database import prepare_database
 
 
@@ -18,8 +25,6 @@ def address(path):
 
 def add_run(path):
     """Use the database as kedro-mlflow does; return the tags of the run."""
-    import mlflow
-
     client = mlflow.MlflowClient(address(path))
     experiment = client.create_experiment("condvae")
     mlflow.set_tracking_uri(address(path))
@@ -134,3 +139,81 @@ def test_database_that_may_only_be_read_is_refused(tmp_path, monkeypatch):
     )
     with pytest.raises(ConfigurationError, match="readonly database"):
         prepare_database(address(path))
+
+
+def test_a_database_that_another_command_makes_meanwhile_is_used(tmp_path, monkeypatch, made):
+    path = tmp_path / "mlruns" / "mlflow.db"
+
+    def make(*_):
+        """The other command is done first, and has a run already."""
+        shutil.copy(made[0], path)
+        with sqlite3.connect(path) as database:
+            database.execute("INSERT INTO experiments (name) VALUES ('of the other')")
+        return made[0].read_bytes()
+
+    monkeypatch.setattr(run_database, "_new_database", make)
+    prepare_database(address(path))
+    with sqlite3.connect(path) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM experiments")]
+    assert "of the other" in names
+    assert os.listdir(path.parent) == ["mlflow.db"]
+
+
+@pytest.fixture
+def project(tmp_path, make_mlflow_database):
+    """A project with a run that has an artifact, data and experiments in other places."""
+    folder = tmp_path / "old"
+    (folder / "mlruns").mkdir(parents=True)
+    client = mlflow.MlflowClient(make_mlflow_database(folder / "mlruns"))
+    # As in a database that was made here.
+    with sqlite3.connect(folder / "mlruns/mlflow.db") as database:
+        default = str(folder / "mlruns/artifacts/0")
+        database.execute("UPDATE experiments SET artifact_location = ?", (default,))
+    places = {
+        "condvae": (folder / "mlruns/artifacts").as_uri(),
+        "elsewhere": (tmp_path / "store").as_uri(),
+        "beside": str(tmp_path / "older/mlruns/other"),
+        "bucket": "s3://bucket/mlruns/artifacts",
+    }
+    experiments = {name: client.create_experiment(name, place) for name, place in places.items()}
+    run = client.create_run(experiments["condvae"]).info.run_id
+    client.log_text(run, "old", "report/page.html")
+    source = LocalArtifactDatasetSource(str(folder / "data/images"))
+    data = MetaDataset(source, name="digits", digest="1").to_dict()
+    client.log_inputs(run, [DatasetInput(Dataset(**{**data, "profile": "{}"}), [])])
+    return SimpleNamespace(folder=folder, run=run, places=places)
+
+
+def read_addresses(folder):
+    client = mlflow.MlflowClient(address(folder / "mlruns/mlflow.db"))
+    return client, {e.name: e.artifact_location for e in client.search_experiments()}
+
+
+@pytest.mark.parametrize("new", ["größer, with a blank", "old/within", "old/.."])
+@pytest.mark.parametrize("stays", [True, False], ids=["copied", "moved"])
+def test_addresses_follow_the_project(project, tmp_path, new, stays, caplog):
+    folder = (tmp_path / new).resolve()
+    kept = shutil.copytree(project.folder, tmp_path / "kept")
+    if not stays:
+        shutil.rmtree(project.folder)
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    path = folder / "mlruns" / "mlflow.db"
+    prepare_database(address(path))
+    assert f"the project was at {project.folder} before" in caplog.text
+    caplog.clear()
+    prepare_database(address(path))
+    assert caplog.text == ""  # once is enough
+    client, found = read_addresses(folder)
+    assert found.pop("Default") == str(folder / "mlruns/artifacts/0")
+    assert found == project.places | {"condvae": (folder / "mlruns/artifacts").as_uri()}
+    assert [file.path for file in client.list_artifacts(project.run, "report")] == [
+        "report/page.html"
+    ]
+    client.log_text(project.run, "new", "report/more.html")
+    assert [p.read_text() for p in (folder / "mlruns").rglob("more.html")] == ["new"]
+    (used,) = client.get_run(project.run).inputs.dataset_inputs
+    assert json.loads(used.dataset.source) == {"uri": str(folder / "data/images")}
+    assert project.folder.joinpath("mlruns").exists() == stays
+    if stays:
+        assert read_addresses(project.folder)[1]["condvae"] == project.places["condvae"]
+        assert not list(project.folder.joinpath("mlruns").rglob("more.html"))

@@ -14,7 +14,9 @@ from types import SimpleNamespace
 import mlflow
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
+from condvae.configuration import ConfigurationError
 from condvae.model_card import README
 from condvae.model_folder import CARD
 from condvae.training.start import Start
@@ -44,6 +46,7 @@ def kept(monkeypatch):
         return list(found)
 
     monkeypatch.setattr(tracking, "_run_id", "a")
+    monkeypatch.setattr(tracking, "_made", {})
     monkeypatch.setattr(tracking.mlflow, "MlflowClient", Client)
     return log
 
@@ -62,6 +65,16 @@ def test_files_of_outputs_have_their_places(kept):
     assert found[:2] == [("c/index.html", "complete"), ("c/manifest.json", "complete")]
     # Of the first sixteen pictures only.
     assert found[2:] == [(f"c/p{i}/overview.png", f"complete/p{i}") for i in range(16)]
+
+
+def test_outputs_that_another_command_has_replaced_are_refused(kept):
+    posterior = {"folder": "m", "sha256": "f" * 64, "task": "inpainting"}
+    tracking.check_input("posterior", posterior)  # made by an earlier run
+    kept("posterior", posterior)
+    tracking.check_input("posterior", {**posterior, "start": {}})
+    message = "posterior: posterior_sha256 is eeee.*, this run has made ffff.*: another command"
+    with pytest.raises(ConfigurationError, match=message):
+        tracking.check_input("posterior", {**posterior, "sha256": "e" * 64})
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -139,6 +152,23 @@ def test_a_run_says_what_it_is(run, monkeypatch, tmp_path):
     path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/report/examples.npz")
     with np.load(path) as arrays:
         assert np.array_equal(arrays["masks"], np.eye(3, dtype=bool))
+
+
+def test_data_that_another_run_enters_this_instant_are_an_input_all_the_same(
+    run, monkeypatch, tmp_path
+):
+    log_inputs, refusals = mlflow.MlflowClient.log_inputs, iter(["UNIQUE constraint failed"])
+
+    def refuse_once(*arguments):
+        for message in refusals:
+            raise MlflowException(message)
+        log_inputs(*arguments)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_inputs", refuse_once)
+    monkeypatch.setattr(tracking, "_run_id", run().info.run_id)
+    store = {"name": "digits", "folder": str(tmp_path), "fingerprint": "ab" * 32}
+    tracking.log_output("image_store", store | {"count": 9, "image_size": 16, "channels": 1})
+    assert [used.dataset.name for used in run().inputs.dataset_inputs] == ["digits"]
 
 
 def test_given_name_stays_and_recipe_is_named_where_it_decides(run):

@@ -74,8 +74,7 @@ def find_runs(client: MlflowClient, named: Sequence[str]) -> list[Run]:
         run = _find_run(client, name)
         if not _has_cases(client, run):
             raise ConfigurationError(
-                f"compare.runs: run {_describe(run)} has no artifact {CASES}, the scores by case of "
-                f"an evaluation; {_list_last(client)}"
+                f"compare.runs: run {_describe(run)} {_say_missing(run)}; {_list_last(client)}"
             )
         if run.info.run_id in {other.info.run_id for other in found}:
             raise ConfigurationError(
@@ -127,10 +126,14 @@ def read_run(client: MlflowClient, run: Run) -> RunRecord:
 
 def _find_run(client: MlflowClient, name: str) -> Run:
     if name == LAST:
-        for run in _search(client, "", 100):
+        newest = _search(client, "", 100)
+        for run in newest:
             if _has_cases(client, run):
                 return run
-        raise ConfigurationError("compare.runs: 'last' is no run, as none has scores by case")
+        lost = [f"; {_describe(run)} {_say_missing(run)}" for run in newest if _was_evaluated(run)]
+        raise ConfigurationError(
+            f"compare.runs: 'last' is no run, as none has scores by case{''.join(lost[:1])}"
+        )
     if '"' not in name:
         found = []
         if re.fullmatch(r"[0-9a-f]{6,32}", name):
@@ -153,6 +156,16 @@ def _search(client: MlflowClient, where: str, most: int) -> list[Run]:
 
 def _has_cases(client: MlflowClient, run: Run) -> bool:
     return any(file.path == CASES for file in client.list_artifacts(run.info.run_id, FOLDER))
+
+
+def _was_evaluated(run: Run) -> bool:
+    return any(name.startswith("eval/") for name in run.data.metrics)
+
+
+def _say_missing(run: Run) -> str:
+    if _was_evaluated(run):
+        return f"was evaluated, but its artifact {CASES} is not in {run.info.artifact_uri}"
+    return f"has no artifact {CASES}, the scores by case of an evaluation"
 
 
 def _describe(run: Run) -> str:

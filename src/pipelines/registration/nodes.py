@@ -12,8 +12,10 @@ import pandas as pd
 
 from condvae.configuration import read_config
 from condvae.files import write_json
+from condvae.model_folder import read_card
 from pipelines.model_registry import register
 from pipelines.parameters import RegistryConfig, SamplingConfig
+from pipelines.posteriors import check_weights
 from pipelines.tracking import git_state
 
 __all__ = ["register_posterior"]
@@ -45,6 +47,7 @@ def register_posterior(
     rule = read_config(RegistryConfig, registry, "registry")
     if not rule.register:
         return {"registered": False}
+    check_weights(posterior, read_card(posterior["folder"], "posterior"))
     how = read_config(SamplingConfig, sampling, "sampling")
     run = mlflow.active_run()
     with tempfile.TemporaryDirectory() as temporary:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 import numpy as np
@@ -152,6 +155,27 @@ def test_runs_are_found_by_id_name_and_last(database, runs):
 def test_runs_that_cannot_be_compared_are_named(database, runs, named, message):
     with pytest.raises(ConfigurationError, match=message):
         find_runs(database.client, named)
+
+
+def test_scores_that_were_removed_are_said_to_be_missing(database):
+    lost = database.add("lost", case_table())
+    database.client.log_metric(lost, f"eval/pooled/{CRPS}/pixels", 1.0)
+    place = url2pathname(urlsplit(database.client.get_run(lost).info.artifact_uri).path)
+    shutil.rmtree(place)
+    where = f"was evaluated, but its artifact report/cases.parquet is not in .*{lost}"
+    with pytest.raises(ConfigurationError, match=rf"run {lost[:8]} \(lost\) {where}"):
+        find_runs(database.client, [lost])
+    experiment = database.client.get_run(lost).info.experiment_id
+    alone = SimpleNamespace(
+        search_experiments=lambda: [SimpleNamespace(experiment_id=experiment)],
+        search_runs=lambda *_, **__: [database.client.get_run(lost)],
+        list_artifacts=database.client.list_artifacts,
+    )
+    with pytest.raises(
+        ConfigurationError, match=rf"'last' is no run.*; {lost[:8]} \(lost\) {where}"
+    ):
+        find_runs(alone, ["last"])
+    database.client.delete_run(lost)
 
 
 def test_differences_are_those_of_the_first_samplers(runs):
