@@ -29,7 +29,7 @@ from condvae.posterior import ImagePosterior
 from condvae.tasks.inpainting import Inpainting
 from condvae.training.acceleration import place
 from condvae.training.conditioning import ForwardKL
-from condvae.vdvae import VDVAE, architecture_named
+from condvae.vdvae import VDVAE
 from condvae.vdvae.checkpoints import (
     load_official_conditional,
     merge_conditional,
@@ -44,7 +44,7 @@ def write_random(name: str, path: Path) -> None:
     """Write a conditional model that was never trained, as the official code would."""
     torch.manual_seed(0)
     preset = preset_named(name)
-    vae = VDVAE(architecture_named(preset.architecture), preset.contract)
+    vae = VDVAE(preset.shape, preset.contract)
     partial = PartialEncoder(vae, 4)
     state = merge_conditional(vae.state_dict(), partial.state_dict())
     write_official(path, {f"module.{key}": value for key, value in state.items()})

@@ -80,13 +80,16 @@ def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: PLR0911, PLR091
     """Check `value` against a type hint; convert int -> float, list -> tuple, mapping -> dataclass."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        errors = []
+        errors: dict[bool, str] = {}
         for option in arguments:
             try:
                 return _convert(value, option, where)
             except ConfigurationError as error:
-                errors.append(str(error))
-        raise ConfigurationError(errors[0])
+                errors.setdefault(dataclasses.is_dataclass(option), str(error))
+        # Of a mapping the dataclass says what is wrong with it.
+        raise ConfigurationError(
+            errors.get(isinstance(value, Mapping)) or next(iter(errors.values()))
+        )
     if hint is Any:
         return value
     if hint is type(None):

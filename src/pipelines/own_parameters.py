@@ -13,6 +13,7 @@ from condvae.configuration import ConfigurationError
 from condvae.model_folder import read_card
 from condvae.pretrained import find_model
 from pipelines.parameters.overlay import TASK_PIPELINES, name_of_task, override_sections
+from pipelines.parameters.shape_file import read_shape_files
 
 __all__ = ["SHARED_FOLDER", "check_folder", "own_folder", "read_parameters"]
 
@@ -56,7 +57,8 @@ def read_parameters(
         parameters = override_sections(parameters, overlay)
     if task is not None:
         parameters["task"] = task
-    return override_sections(parameters, loader.runtime_params or {}), folder
+    parameters = override_sections(parameters, loader.runtime_params or {})
+    return read_shape_files(parameters, project), folder
 
 
 def check_folder(folder: str, requested: Sequence[str]) -> None:

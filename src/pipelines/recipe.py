@@ -99,7 +99,7 @@ def _preset_of_frozen_vae(parameters: Mapping[str, Any], project: Path) -> str |
     """Name of the preset the frozen VAE belongs to."""
     weights = read_config(WeightsConfig, parameters["weights"], "weights")
     if weights.preset is not None:
-        return weights.preset
+        return weights.preset if isinstance(weights.preset, str) else None
     architecture = read_config(ModelConfig, parameters["model"], "model").architecture
     for name in (_preset_on_card(weights.vae, project, weights.cache), architecture):
         if name in PRESETS:

@@ -6,7 +6,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
+
+from condvae.conditional import PartialEncoder
+from condvae.images import DataContract
+from condvae.model_folder import read_card
+from condvae.vdvae import VDVAE, Architecture
+from condvae.vdvae.checkpoints import write_official, write_official_conditional
 
 
 @pytest.fixture
@@ -23,14 +31,30 @@ def own_pictures(tmp_path):
     return tmp_path
 
 
-def test_complete_twice(project, own_pictures):
+@pytest.fixture(scope="module")
+def own_models(tmp_path_factory):
+    """Official files that no preset describes, and what their tensors do not say of them."""
+    folder = tmp_path_factory.mktemp("own")
+    layers = {"encoder": "16x2,16d2,8x1,8d4,2x1,2d2,1x1", "decoder": "1x2,2m1,8m2,16m8,16x1"}
+    stated = {**layers, "image_size": 16, "mean": 80.0, "std": 90.0, "test_bits_per_dim": 99.0}
+    (folder / "own.yml").write_text(yaml.safe_dump(stated))
+    torch.manual_seed(0)
+    shape = Architecture(**layers, image_size=16, channels=1, width=12, latent_channels=3)
+    vae = VDVAE(shape, DataContract(1, 16, 80.0, 90.0)).requires_grad_(False)
+    write_official(folder / "own.th", vae.state_dict())
+    write_official_conditional(folder / "own_ipa.th", vae, PartialEncoder(vae, 2))
+    return folder
+
+
+def test_complete_twice(project, own_pictures, own_models):
     output = own_pictures / "out"
     parameters = {
         "complete.images": own_pictures / "images",
         "complete.masks": own_pictures / "mask.png",
         "complete.output": output,
         "complete.n": 2,
-        "weights.posterior": "digits_inpainting",
+        "weights.posterior": own_models / "own_ipa.th",
+        "weights.preset": own_models / "own.yml",
     }
     listed = ",".join(f"{name}={value}" for name, value in parameters.items())
     command = ("run", "--env=test", "--pipeline=complete", f"--params={listed}")
@@ -57,27 +81,32 @@ def test_complete_twice(project, own_pictures):
     assert {path: path.stat().st_mtime_ns for path in output.glob("[ab]/*")} == before
 
 
-def test_verify_ends_with_an_error_after_a_fail(project):
-    # So few test images as the environment `test` has prove nothing.
+def test_verify_ends_with_an_error_after_a_fail(project, own_models):
+    weights = f"weights.vae={own_models}/own.th,weights.preset={own_models}/own.yml"
     printed = project.kedro(
-        "run", "--env=test", "--pipeline=verify", "--params=weights.vae=digits", fails=True
+        "run", "--env=test", "--pipeline=verify", f"--params={weights}", fails=True
     )
     verdict = json.loads((project.folder / "data/test/08_reporting/verification.json").read_text())
     assert verdict["passed"] is False
-    assert f"Error: digits: {verdict['message']}" in " ".join(printed.split())
+    assert "its card says 99.0000" in verdict["message"]
+    assert verdict["message"] in " ".join(printed.split())
     assert "Traceback" not in printed
     _, (run, *_) = project.runs()
     assert run.data.metrics["verify/passed"] == 0
     assert run.info.status == "FAILED"
 
 
-def test_mlflow_has_the_values_of_the_published_recipe(project):
+def test_mlflow_has_the_values_of_the_published_recipe(project, own_models):
+    weights = f"weights.vae={own_models}/own.th,weights.preset={own_models}/own.yml"
     project.kedro(
         "run",
         "--env=test",
         "--pipelines=data_preparation,pretrained_weights,conditional_training",
-        "--params=recipe=published,training.batch_size=4",
+        f"--params=recipe=published,training.batch_size=4,{weights}",
     )
+    posterior = read_card(project.folder / "data/test/06_models/inpaint/posterior", "posterior")
+    assert posterior["architecture"]["widths"] == ""
+    assert posterior["architecture"]["encoder"] == "16x2,16d2,8x1,8d4,2x1,2d2,1x1"
     _, (run, *_) = project.runs()
     assert run.data.tags["recipe"] == "published"
     parameters = run.data.params

@@ -11,15 +11,17 @@ import pytest
 from kedro.config import OmegaConfigLoader
 from kedro.framework.session import KedroSession
 
-from condvae.configuration import ConfigurationError
+from condvae.configuration import ConfigurationError, read_config
 from condvae.model_folder import save_posterior
 from condvae.posterior import ImagePosterior
 from condvae.tasks import SuperResolution
+from condvae.vdvae.presets import StatedModel
 from pipelines import hooks, settings
 from pipelines.hooks import ParameterHooks
 from pipelines.own_parameters import check_folder, read_parameters
-from pipelines.parameters import check_parameters
+from pipelines.parameters import ModelConfig, WeightsConfig, check_parameters
 from pipelines.parameters.overlay import TASK_PIPELINES, override_sections
+from pipelines.recipe import apply_recipe
 from pipelines.session import Session, requested_pipelines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +35,42 @@ def make_loader(given=None, env="base"):
 
 def read(*requested, given=None, env="base", project=ROOT):
     return read_parameters(make_loader(given, env), requested, project)
+
+
+def test_shapes_of_own_models_come_from_files(tmp_path):
+    layers = "encoder: 16x1,16d2,8d8,1x1\ndecoder: 1x1,8m1,16m8\nimage_size: 16\n"
+    (tmp_path / "new.yml").write_text(f"{layers}channels: 1\nwidth: 8\nlatent_channels: 2\n")
+    (tmp_path / "old.yaml").write_text(f"{layers}mean: 3\nstd: 50.5\n")
+    given = {
+        "model": {"architecture": "new.yml"},
+        "weights": {"preset": "old.yaml", "vae": "own.th"},
+    }
+    parameters, _ = read("inpaint", given=given, project=tmp_path)
+    check_parameters(parameters)
+    shape = read_config(ModelConfig, parameters["model"], "model").vae_architecture
+    assert (shape.width, len(shape.decoder_blocks)) == (8, 3)
+    preset = read_config(WeightsConfig, parameters["weights"], "weights").preset
+    assert preset == StatedModel("16x1,16d2,8d8,1x1", "1x1,8m1,16m8", 16, 3.0, 50.5)
+    # Recipes take such a model for one that nobody published.
+    assert apply_recipe(parameters | {"recipe": "published"}, {}, tmp_path)["training"]["steps"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"weights\.preset: .*own\.yml cannot be read \(No such file"),
+        ("a: [", r"weights\.preset: .*own\.yml cannot be read \(while parsing"),
+        ("cifar10", r"weights\.preset: .*own\.yml holds 'cifar10', expected a mapping"),
+        ("decoder: 1x1", r"missing parameter weights\.preset\.encoder"),
+        ("mixture: 3", r"unknown parameter weights\.preset\.mixture"),
+    ],
+)
+def test_wrong_files_of_shapes_are_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "own.yml").write_text(content)
+    given = {"weights": {"preset": "own.yml", "vae": "own.th"}}
+    with pytest.raises(ConfigurationError, match=message):
+        check_parameters(read("inpaint", given=given, project=tmp_path)[0])
 
 
 def test_a_task_changes_what_it_names_and_the_folders_and_nothing_else():

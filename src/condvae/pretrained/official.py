@@ -6,10 +6,11 @@ half-written folder is made again.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from condvae.conditional.model import ConditionalModel
 from condvae.configuration import ConfigurationError, check_choice
@@ -20,14 +21,14 @@ from condvae.pretrained.cards import KINDS, read_cards
 from condvae.pretrained.hub_address import is_hub_address
 from condvae.pretrained.store import cache_folder, fetch, find_model
 from condvae.tasks import Inpainting
-from condvae.vdvae.architectures import architecture_named
 from condvae.vdvae.checkpoints import (
     load_official_conditional,
     load_official_vae,
+    preset_of_state,
     read_official,
 )
 from condvae.vdvae.efficient import load_efficient_vae
-from condvae.vdvae.presets import PRESETS, Preset, preset_named
+from condvae.vdvae.presets import Preset, StatedModel, check_stated, preset_named
 
 __all__ = ["convert_official", "resolve_posterior", "resolve_vae"]
 
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 def resolve_vae(
     name_or_path: str,
-    preset: str | None = None,
+    preset: str | StatedModel | None = None,
     cache: str | os.PathLike[str] | None = None,
     *,
     allow_unpinned: bool = False,
@@ -50,7 +51,8 @@ def resolve_vae(
     Args:
         name_or_path: Name of a model of the package or of a published checkpoint, an address on the
             hub (``hf://``), a model folder, or an official checkpoint (``.th``).
-        preset: The published model a ``.th`` belongs to; published names know theirs.
+        preset: The published model a ``.th`` belongs to, or what its tensors do not say of a model of
+            your own; published names know theirs.
         cache: Where fetched files lie; see `cache_folder`.
         allow_unpinned: Accept a file whose sha256 nobody has stated yet; see `fetch`.
         folder: Converted models lie here; None = ``converted`` in the cache folder.
@@ -66,13 +68,13 @@ def resolve_vae(
         file = fetch(name_or_path, cache, allow_unpinned)
         return convert_official(file, str(card.preset), parent)
     if name_or_path.endswith(SUFFIX):
-        return convert_official(name_or_path, _stated(preset, name_or_path), parent)
+        return convert_official(name_or_path, check_stated(preset, name_or_path), parent)
     return find_model(name_or_path)
 
 
 def resolve_posterior(
     name_or_path: str,
-    preset: str | None = None,
+    preset: str | StatedModel | None = None,
     cache: str | os.PathLike[str] | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
@@ -82,7 +84,7 @@ def resolve_posterior(
     Args:
         name_or_path: Name of a model of the package, an address on the hub (``hf://``), a model
             folder, or an official conditional checkpoint (``.th``).
-        preset: The published model a ``.th`` belongs to.
+        preset: See `resolve_vae`.
         cache: See `cache_folder`.
         folder: Converted models lie here; None = ``converted`` in the cache folder.
 
@@ -93,7 +95,9 @@ def resolve_posterior(
         return find_model(name_or_path, cache)
     if name_or_path.endswith(SUFFIX):
         parent = Path(folder) if folder is not None else cache_folder(cache) / "converted"
-        return convert_official(name_or_path, _stated(preset, name_or_path), parent, "posterior")
+        return convert_official(
+            name_or_path, check_stated(preset, name_or_path), parent, "posterior"
+        )
     card = read_cards().get(name_or_path)
     if card is not None and card.kind != "posterior":
         raise ConfigurationError(
@@ -103,24 +107,17 @@ def resolve_posterior(
     return find_model(name_or_path)
 
 
-def _stated(preset: str | None, path: str) -> str:
-    """The preset of a checkpoint, which does not say it itself."""
-    if preset is None:
-        raise ConfigurationError(
-            f"preset = None: {path!r} is an official checkpoint, which does not say what model it "
-            f"is; expected one of {', '.join(PRESETS)}"
-        )
-    return preset
-
-
 def convert_official(
-    file: str | os.PathLike[str], preset: str, parent: str | os.PathLike[str], kind: str = "vae"
+    file: str | os.PathLike[str],
+    preset: str | StatedModel,
+    parent: str | os.PathLike[str],
+    kind: str = "vae",
 ) -> Path:
     """Make a model folder of an official checkpoint, unless it is there already.
 
     Args:
         file: A ``.th`` file: an unconditional VAE, or a VAE with its partial encoder for inpainting.
-        preset: Name of what it must fit.
+        preset: What it must fit: a published name, or what its tensors do not say.
         parent: The folder is made here.
         kind: ``vae`` or ``posterior``.
 
@@ -132,23 +129,27 @@ def convert_official(
             preset; a partial encoder that takes something else than an image and its mask.
     """
     check_choice("kind", kind, KINDS)
-    file, fitting = Path(file), preset_named(preset)
+    file = Path(file)
+    known = preset_named(preset) if isinstance(preset, str) else preset
     if not file.is_file():
         raise ConfigurationError(f"checkpoint {file}: no such file")
     sha256 = sha256_of_file(file)
     folder = Path(parent) / sha256[:12]
-    if _is_converted(folder, fitting, sha256, kind):
+    if _is_converted(folder, known, sha256, kind):
         return folder
     log.info("converting %s, once, to %s", file, folder)
-    facts = {
-        "weights_source": {"official": file.name, "sha256": sha256},
-        "preset": preset,
-        "origin": fitting.source,
-    }
+    facts: dict[str, Any] = {"weights_source": {"official": file.name, "sha256": sha256}}
     try:
+        fitting = known
+        if isinstance(fitting, StatedModel):
+            fitting = preset_of_state(read_official(file), fitting, str(file))
+        facts["origin"] = fitting.source
+        if isinstance(preset, StatedModel):
+            facts["test_bits_per_dim"] = preset.test_bits_per_dim
+        else:
+            facts["preset"] = preset
         if kind == "vae":
-            efficient = architecture_named(fitting.architecture).is_efficient
-            load = load_efficient_vae if efficient else load_official_vae
+            load = load_efficient_vae if fitting.shape.is_efficient else load_official_vae
             save_vae(folder, load(file, fitting), facts)
         else:
             vae, partial = load_official_conditional(file, fitting)
@@ -159,22 +160,24 @@ def convert_official(
     return folder
 
 
-def _is_converted(folder: Path, preset: Preset, sha256: str, kind: str) -> bool:
-    """Whether `folder` holds the whole conversion of the file with this hash by this preset."""
+def _is_converted(folder: Path, known: Preset | StatedModel, sha256: str, kind: str) -> bool:
+    """Whether `folder` holds the whole conversion of the file with this hash by what is known of it."""
     try:
         card = read_card(folder, kind)
     except ConfigurationError:  # not there, or left half-written
         return False
-    expected = architecture_named(preset.architecture)
-    return (
-        (card.get("weights_source") or {}).get("sha256") == sha256
-        # Efficient-VDVAE's checkpoints say their own architecture.
-        and (expected.is_efficient or card["architecture"] == expected.facts())
-        and card["data_contract"] == dataclasses.asdict(preset.contract)
-    )
+    if (card.get("weights_source") or {}).get("sha256") != sha256:
+        return False
+    shape, contract = card["architecture"], card["data_contract"]
+    if isinstance(known, StatedModel):
+        found = {**card, **shape, **contract}
+        return all(found.get(name) == value for name, value in asdict(known).items())
+    # Efficient-VDVAE's checkpoints say their own architecture.
+    fits = known.shape.is_efficient or shape == known.shape.facts()
+    return bool(fits and contract == asdict(known.contract))
 
 
-def _reason(file: Path, preset: str, kind: str) -> str:
+def _reason(file: Path, preset: str | StatedModel, kind: str) -> str:
     """What is known of a file that was refused, beyond the list of entries; may be empty."""
     try:
         first = read_official(file).get(FIRST_WEIGHT)
@@ -184,6 +187,8 @@ def _reason(file: Path, preset: str, kind: str) -> str:
         return "\nIt is a conditional model (IPA): give it as a posterior (`weights.posterior`)"
     if kind == "posterior" and first is None:
         return "\nIt is a VAE without a partial encoder: give it as a VAE (`weights.vae`)"
+    if not isinstance(preset, str):
+        return ""
     wanted = preset_named(preset).contract.channels + 1
     if first is not None and first.shape[1] != wanted:
         return (

@@ -25,9 +25,11 @@ from torch import Tensor, nn
 from condvae.conditional.partial_encoder import PartialEncoder
 from condvae.configuration import ConfigurationError
 from condvae.files import open_atomic
-from condvae.vdvae.architectures import architecture_named
+from condvae.images import DataContract
+from condvae.likelihoods import LogisticMixture
+from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.model import VDVAE
-from condvae.vdvae.presets import Preset
+from condvae.vdvae.presets import Preset, StatedModel
 
 __all__ = [
     "AVERAGED",
@@ -36,6 +38,7 @@ __all__ = [
     "load_official_vae",
     "load_strictly",
     "merge_conditional",
+    "preset_of_state",
     "read_checkpoint",
     "read_official",
     "refuse_differences",
@@ -317,7 +320,7 @@ def load_official_vae(
         ConfigurationError: See `read_official`; also entries that are missing, extra or mis-shaped.
     """
     vae = _empty_vae(preset)
-    _fill(vae, read_official(path), f"{path} (preset {preset.architecture})", dtype)
+    _fill(vae, read_official(path), f"{path} ({_named(preset)})", dtype)
     return vae.eval().requires_grad_(False)
 
 
@@ -348,7 +351,7 @@ def load_official_conditional(
     # Filled together, so that the message lists what is wrong with either, in the file's own names.
     both = merge_conditional(vae.state_dict(), partial.state_dict())
     state = read_official(path)
-    name = f"{path} (preset {preset.architecture}, conditional)"
+    name = f"{path} ({_named(preset)}, conditional)"
     refuse_differences(both, state, name)
     for module, part in zip((vae, partial), split_conditional(state), strict=True):
         _fill(module, part, name, dtype)
@@ -358,7 +361,74 @@ def load_official_conditional(
 def _empty_vae(preset: Preset) -> VDVAE:
     """A model without memory: no time goes into first weights that are replaced at once."""
     with torch.device("meta"):
-        return VDVAE(architecture_named(preset.architecture), preset.contract)
+        return VDVAE(preset.shape, preset.contract)
+
+
+def _named(preset: Preset) -> str:
+    """How messages name what a file was expected to fit."""
+    return f"preset {preset.architecture}" if isinstance(preset.architecture, str) else "as stated"
+
+
+def preset_of_state(state: Mapping[str, Tensor], stated: StatedModel, name: str) -> Preset:
+    """Complete what is stated of a model by what its tensors say.
+
+    Args:
+        state: Conditional or not, see `read_official`.
+        stated: What the tensors do not say.
+        name: Of the file, for messages.
+
+    Returns:
+        A preset without training settings.
+
+    Raises:
+        ConfigurationError: The layer strings have other numbers of blocks than the file; or tensors
+            that decide the architecture are missing.
+    """
+    draft = stated.draft
+    bottom_up = [block.resolution for block in draft.encoder_blocks]
+    top_down = [block.resolution for block in draft.decoder_blocks]
+    for which, prefix, blocks in (
+        ("encoder", "encoder.enc_blocks.", bottom_up),
+        ("decoder", "decoder.dec_blocks.", top_down),
+    ):
+        found = len({key.split(".")[2] for key in state if key.startswith(prefix)})
+        if found != len(blocks):
+            raise ConfigurationError(
+                f"{name} has {found} blocks in its {which}, {which} = {getattr(stated, which)!r} has "
+                f"{len(blocks)}"
+            )
+    try:
+        channels = state["encoder.in_conv.weight"].shape[1]
+        widths = {stated.image_size: state["decoder.gain"].shape[1]}
+        for index, resolution in enumerate(bottom_up):
+            middle, width, *_ = state[f"encoder.enc_blocks.{index}.c1.weight"].shape
+            widths[resolution] = width
+        for index, resolution in enumerate(top_down):
+            widths[resolution] = state[f"decoder.dec_blocks.{index}.prior.c1.weight"].shape[1]
+        latent_channels = state["decoder.dec_blocks.0.z_proj.weight"].shape[1]
+        outputs = state["decoder.out_net.out_conv.weight"].shape[0]
+    except KeyError as error:
+        raise ConfigurationError(f"{name} is no VDVAE in the official layout: no {error}") from None
+    biased = [value.shape[2] for key, value in state.items() if key.startswith("decoder.bias_xs.")]
+    usual = max(set(widths.values()), key=list(widths.values()).count)
+    exceptions = sorted((size, width) for size, width in widths.items() if width != usual)
+    one_mixture = LogisticMixture(channels, 1, stated.bits).parameter_channels
+    # The published ratio wherever it gives the last block's channels.
+    bottlenecks = (0.25, middle / width, (middle + 0.5) / width)
+    shape = Architecture(
+        image_size=stated.image_size,
+        channels=channels,
+        width=usual,
+        latent_channels=latent_channels,
+        encoder=stated.encoder,
+        decoder=stated.decoder,
+        bottleneck=next(ratio for ratio in bottlenecks if int(width * ratio) == middle),
+        mixtures=outputs // one_mixture,
+        bias_up_to=max(biased, default=0),
+        widths=",".join(f"{size}:{width}" for size, width in exceptions),
+    )
+    contract = DataContract(channels, stated.image_size, stated.mean, stated.std, stated.bits)
+    return Preset(shape, contract, None, None, f"{name}, as stated")
 
 
 def _fill(module: nn.Module, state: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> None:

@@ -32,7 +32,6 @@ from torch import Tensor
 
 from condvae.configuration import ConfigurationError
 from condvae.vdvae.architecture import Architecture
-from condvae.vdvae.architectures import architecture_named
 from condvae.vdvae.checkpoints import AVERAGED, check_state, load_strictly, read_checkpoint
 from condvae.vdvae.model import VDVAE
 from condvae.vdvae.presets import Preset
@@ -69,7 +68,7 @@ def load_efficient_vae(
         converted = convert_efficient(state, architecture)
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {path}: {error}") from error
-    expected = architecture_named(preset.architecture)
+    expected = preset.shape
     if architecture.image_size != expected.image_size:
         raise ConfigurationError(
             f"checkpoint {path} is for images of {architecture.image_size}², preset "

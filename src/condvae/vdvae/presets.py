@@ -1,4 +1,4 @@
-"""The published models: architecture, data contract and training settings by one name.
+"""Models in the official layout: the published ones by name, others by what their owner states.
 
 References:
     R. Child. Very deep VAEs generalize autoregressive models and can outperform them on images.
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from condvae.configuration import ConfigurationError, check_choice
 from condvae.images import DataContract
 from condvae.training.config import TrainingConfig
+from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.architectures import architecture_named
 
-__all__ = ["PRESETS", "Preset", "preset_named"]
+__all__ = ["PRESETS", "Preset", "StatedModel", "check_stated", "preset_named"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Preset:
     still ends it after that many updates in a row. Otherwise the settings are the published ones.
 
     Attributes:
-        architecture: Registered name.
+        architecture: Registered name, or an architecture that has none.
         contract: Normalisation of the encoder's input and bits of the likelihood.
         unconditional: Settings the VAE was trained with; `steps` is the age of the published weights.
             None where they cannot be said in ours (another optimiser).
@@ -37,14 +38,14 @@ class Preset:
         source: Where the numbers are from and what is peculiar to them.
     """
 
-    architecture: str
+    architecture: str | Architecture
     contract: DataContract
     unconditional: TrainingConfig | None
     conditional: TrainingConfig | None
     source: str
 
     def __post_init__(self) -> None:
-        shape = architecture_named(self.architecture)
+        shape = self.shape
         if (shape.channels, shape.image_size) != (self.contract.channels, self.contract.size):
             raise ConfigurationError(
                 f"contract for {self.contract.channels} x {self.contract.size}² images: "
@@ -55,6 +56,71 @@ class Preset:
                 f"architecture {self.architecture} has latent_std = {shape.latent_std!r}: published "
                 "models of the family vdvae have 'exp'"
             )
+
+    @property
+    def shape(self) -> Architecture:
+        """The architecture itself."""
+        if isinstance(self.architecture, Architecture):
+            return self.architecture
+        return architecture_named(self.architecture)
+
+
+@dataclass(frozen=True)
+class StatedModel:
+    """What the tensors of a checkpoint in the official layout do not say of its model.
+
+    Everything else is read off them: channels, widths, latent channels, bottleneck, mixtures, and up
+    to which resolution there are biases.
+
+    Attributes:
+        encoder: Layer string of the bottom-up network, see `Architecture`.
+        decoder: Layer string of the top-down network.
+        image_size: Height and width of images.
+        mean: What the encoder subtracts from pixels on the 0-255 scale.
+        std: What it divides by afterwards.
+        bits: Of the likelihood per channel, 8 or 5.
+        test_bits_per_dim: What it scores on its test images, where that is known: `verify` compares.
+    """
+
+    encoder: str
+    decoder: str
+    image_size: int
+    mean: float
+    std: float
+    bits: int = 8
+    test_bits_per_dim: float | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.draft
+        DataContract(1, self.image_size, self.mean, self.std, self.bits)
+
+    @property
+    def draft(self) -> Architecture:
+        """An architecture with these layers, and otherwise as small as it can be.
+
+        Raises:
+            ConfigurationError: Layer strings that no model can have.
+        """
+        size = self.image_size
+        return Architecture(size, 1, 4, 1, self.encoder, self.decoder, bias_up_to=size)
+
+
+def check_stated(preset: str | StatedModel | None, checkpoint: str) -> str | StatedModel:
+    """Return what is said of an official checkpoint, which does not say it itself.
+
+    Raises:
+        ConfigurationError: Nothing is, or a name that is not registered.
+    """
+    if preset is None:
+        raise ConfigurationError(
+            f"preset = None: {checkpoint!r} is an official checkpoint, which does not say what model "
+            f"it is; expected one of {', '.join(PRESETS)}, or for a model of your own a mapping or a "
+            "YAML file with encoder, decoder, image_size, mean, std and bits, which its tensors do not "
+            "tell"
+        )
+    if isinstance(preset, str):
+        preset_named(preset)
+    return preset
 
 
 def _published(

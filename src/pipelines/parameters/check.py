@@ -20,7 +20,6 @@ from condvae.training.acceleration import resolve_device
 from condvae.training.conditioning import check_objective
 from condvae.training.config import ObjectiveConfig, TrainingConfig
 from condvae.training.start import StartConfig, was_started_from
-from condvae.vdvae.architectures import architecture_named
 from pipelines.parameters.anomaly import AnomalyConfig
 from pipelines.parameters.attributes import AttributesConfig, LadderConfig
 from pipelines.parameters.comparison import CompareConfig
@@ -185,7 +184,7 @@ def _check_sources(parameters: Mapping[str, Any], project: Path) -> None:
     _check_start(parameters, project)
     if weights.vae == "random":
         model = read_config(ModelConfig, parameters["model"], "model")
-        shape = architecture_named(model.architecture)
+        shape = model.vae_architecture
         data = read_config(DataConfig, parameters["data"], "data")
         if (shape.channels, shape.image_size) != (data.channels, data.image_size):
             raise ConfigurationError(

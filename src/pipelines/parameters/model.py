@@ -14,7 +14,7 @@ from condvae.images import DataContract
 from condvae.tasks import TASKS, Task, task_named
 from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.architectures import architecture_named
-from condvae.vdvae.presets import PRESETS, preset_named
+from condvae.vdvae.presets import StatedModel, check_stated
 
 __all__ = [
     "FoldersConfig",
@@ -55,7 +55,8 @@ class WeightsConfig:
         allow_untrained: Accept a VAE that was never trained.
         posterior: What `evaluate` scores: a name, a folder or an official conditional checkpoint;
             None = the last trained posterior, else the bundled one.
-        preset: The published model that official checkpoints belong to; None for everything else.
+        preset: The published model that official checkpoints belong to, or what their tensors do not
+            say of a model of one's own; None for everything else.
         allow_unpinned: Accept a published file whose sha256 nobody has stated yet, and pin it.
         cache: Folder of fetched files; None = ``$CONDVAE_CACHE``, else ``~/.cache/condvae``.
     """
@@ -63,25 +64,16 @@ class WeightsConfig:
     vae: str = "digits"
     allow_untrained: bool = False
     posterior: str | None = None
-    preset: str | None = None
+    preset: str | StatedModel | None = None
     allow_unpinned: bool = False
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        if self.preset is not None:
-            preset_named(self.preset)
-        official = {
-            name: value
-            for name, value in (("vae", self.vae), ("posterior", self.posterior))
-            if value is not None and value.endswith(".th")
-        }
-        if self.preset is None:
-            for name, value in official.items():
-                raise ConfigurationError(
-                    f"preset = None: weights.{name} = {value!r} is an official checkpoint, which "
-                    f"does not say what model it is; expected one of {', '.join(PRESETS)}"
-                )
-        elif not official:
+        official = [name for name in (self.vae, self.posterior) if name and name.endswith(".th")]
+        for name in official:
+            check_stated(self.preset, name)
+        if self.preset is not None and not official:
+            check_stated(self.preset, "")
             raise ConfigurationError(
                 f"preset = {self.preset!r}: only for official checkpoints (.th), but weights.vae = "
                 f"{self.vae!r} and weights.posterior = {self.posterior!r}"
@@ -93,7 +85,7 @@ class ModelConfig:
     """Shape and data contract of a new VAE, and start of the partial encoder.
 
     Attributes:
-        architecture: Registered name.
+        architecture: Registered name, or the architecture itself.
         initialisation: How the partial encoder starts.
         bits: Bits per channel of a new VAE's likelihood, 8 or 5.
         mean: What a new VAE subtracts from pixels on the 0-255 scale; None = the mean of the training
@@ -109,7 +101,7 @@ class ModelConfig:
             from the prior. None = all.
     """
 
-    architecture: str = "digits16"
+    architecture: str | Architecture = "digits16"
     initialisation: str = "residual"
     bits: int = 8
     mean: float | None = None
@@ -124,7 +116,7 @@ class ModelConfig:
             check_positive("first_groups", self.first_groups)
         parse_flows(self.flows)
         check_positive("flow_layers", self.flow_layers, zero=True)
-        efficient = architecture_named(self.architecture).is_efficient
+        efficient = self.vae_architecture.is_efficient
         check_choice("bits", self.bits, (5, 8))
         if efficient and self.bits != 8:
             raise ConfigurationError(f"bits = {self.bits!r}: expected 8 for {self.architecture}")
@@ -139,12 +131,14 @@ class ModelConfig:
     @property
     def vae_architecture(self) -> Architecture:
         """Architecture of a new VAE."""
-        shape = architecture_named(self.architecture)
+        shape = self.architecture
+        if isinstance(shape, str):
+            shape = architecture_named(shape)
         return shape if self.latent_std is None else replace(shape, latent_std=self.latent_std)
 
     def contract(self, training_mean: float, training_std: float) -> DataContract:
         """What a new VAE expects of its images, given mean and deviation of the training images."""
-        shape = architecture_named(self.architecture)
+        shape = self.vae_architecture
         return DataContract(
             shape.channels,
             shape.image_size,

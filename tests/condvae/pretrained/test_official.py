@@ -15,9 +15,14 @@ from condvae.images import DataContract
 from condvae.model_folder import load_posterior, load_vae, read_card, save_vae
 from condvae.pretrained import cards, find_model, official, resolve_posterior, resolve_vae
 from condvae.training.config import TrainingConfig
-from condvae.vdvae import ARCHITECTURES
-from condvae.vdvae.checkpoints import merge_conditional, write_official
-from condvae.vdvae.presets import PRESETS, Preset
+from condvae.vdvae import ARCHITECTURES, VDVAE, Architecture
+from condvae.vdvae.checkpoints import (
+    merge_conditional,
+    preset_of_state,
+    write_official,
+    write_official_conditional,
+)
+from condvae.vdvae.presets import PRESETS, Preset, StatedModel
 
 CONTRACT = DataContract(3, 16, 110.0, 60.0)
 
@@ -61,6 +66,11 @@ def sha256_of(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def same(loaded, original):
+    found = loaded.state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in original.state_dict().items())
+
+
 def test_conditional_file_becomes_a_posterior_that_samples(tmp_path, vae, write_conditional):
     path, partial = write_conditional()
     folder = resolve_posterior(str(path), "colour16", tmp_path / "cache")
@@ -70,9 +80,8 @@ def test_conditional_file_becomes_a_posterior_that_samples(tmp_path, vae, write_
     assert posterior.card["task"] == "inpainting"
     assert posterior.card["preset"] == "colour16"
     assert posterior.card["weights_source"] == {"official": path.name, "sha256": sha256_of(path)}
-    for module, original in ((posterior.model.vae, vae), (posterior.model.latents, partial)):
-        loaded = module.state_dict()
-        assert all(torch.equal(value, loaded[key]) for key, value in original.state_dict().items())
+    same(posterior.model.vae, vae)
+    same(posterior.model.latents, partial)
     pixels = torch.randint(256, (1, 3, 16, 16), dtype=torch.uint8)
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., :8] = 1
@@ -86,6 +95,82 @@ def test_conditional_file_is_converted_once(tmp_path, write_conditional, monkeyp
     assert first.parent == tmp_path / "models"
     monkeypatch.setattr(official, "load_official_conditional", None)  # a second call would fail
     assert resolve_posterior(str(path), "colour16", folder=tmp_path / "models") == first
+
+
+# Widths, blocks, latent channels, bottleneck and mixtures of no preset; what the tensors do not say.
+STATED = StatedModel(
+    encoder="16x2,16d2,8x1,8d4,2x1,2d2,1x2",
+    decoder="1x2,2m1,8m2,8x2,16m8,16x1",
+    image_size=16,
+    mean=99.5,
+    std=51.0,
+    bits=5,
+)
+OWN = Architecture(
+    **{"image_size": 16, "channels": 1, "width": 24, "latent_channels": 3, "mixtures": 4},
+    **{"encoder": STATED.encoder, "decoder": STATED.decoder, "bottleneck": 0.5},
+    **{"widths": "16:12", "bias_up_to": 8},
+)
+
+
+@pytest.fixture
+def own_files(tmp_path):
+    """A VAE that no preset describes, its partial encoder, and a file of each layout."""
+    torch.manual_seed(5)
+    vae = VDVAE(OWN, DataContract(1, 16, STATED.mean, STATED.std, STATED.bits)).requires_grad_(
+        False
+    )
+    partial = PartialEncoder(vae, 2)
+    write_official(tmp_path / "own.th", vae.state_dict())
+    write_official_conditional(tmp_path / "own_ipa.th", vae, partial)
+    return vae, partial
+
+
+@pytest.mark.parametrize("changes", [{}, {"bottleneck": 0.25}, {"bias_up_to": 64, "widths": ""}])
+def test_tensors_say_what_is_not_stated(changes):
+    expected = dataclasses.replace(OWN, **changes)
+    vae = VDVAE(expected, DataContract(1, 16, 99.5, 51.0, 5))
+    preset = preset_of_state(vae.state_dict(), STATED, "own.th")
+    assert preset.contract == vae.contract
+    read = VDVAE(preset.shape, preset.contract)
+    assert {k: v.shape for k, v in read.state_dict().items()} == {
+        k: v.shape for k, v in vae.state_dict().items()
+    }
+    assert dataclasses.replace(preset.shape, bias_up_to=expected.bias_up_to) == expected
+
+
+def test_own_files_become_models(tmp_path, own_files):
+    vae, partial = own_files
+    folder = resolve_vae(str(tmp_path / "own.th"), STATED, folder=tmp_path / "models")
+    loaded, card = load_vae(folder)
+    assert loaded.architecture == vae.architecture
+    assert (loaded.contract, "preset" in card) == (vae.contract, False)
+    same(loaded, vae)
+    posterior = load_posterior(
+        resolve_posterior(str(tmp_path / "own_ipa.th"), STATED, folder=tmp_path / "models")
+    )
+    same(posterior.model.vae, vae)
+    same(posterior.model.latents, partial)
+    # Other statements about the same file make another model of it.
+    other = dataclasses.replace(STATED, mean=100.0, test_bits_per_dim=3.2)
+    again, card = load_vae(resolve_vae(str(tmp_path / "own.th"), other, folder=tmp_path / "models"))
+    assert (again.contract.mean, card["test_bits_per_dim"]) == (100.0, 3.2)
+
+
+def test_statements_that_do_not_fit_the_file_are_refused(tmp_path, own_files):
+    path, models = str(tmp_path / "own.th"), tmp_path / "models"
+    fewer = dataclasses.replace(STATED, encoder="16x1,16d2,8x1,8d4,2x1,2d2,1x2")
+    with pytest.raises(ConfigurationError, match=r"has 9 blocks in its encoder.* has 8"):
+        resolve_vae(path, fewer, folder=models)
+    elsewhere = dataclasses.replace(STATED, decoder="1x2,2m1,8m2,8x1,16m8,16x2")
+    with pytest.raises(ConfigurationError, match=r"own\.th \(as stated\) does not fit"):
+        resolve_vae(path, elsewhere, folder=models)
+    with pytest.raises(ConfigurationError, match=r"conditional model.*weights\.posterior"):
+        resolve_vae(str(tmp_path / "own_ipa.th"), STATED, folder=models)
+    write_official(tmp_path / "other.th", {"weight": torch.zeros(2)})
+    with pytest.raises(ConfigurationError, match=r"other\.th has 0 blocks in its encoder"):
+        resolve_vae(str(tmp_path / "other.th"), STATED, folder=models)
+    assert not models.exists()
 
 
 def test_names_and_folders_of_models_are_themselves(tmp_path, make_vae):

@@ -122,11 +122,11 @@ def test_images_must_fit(tmp_path, official):
     [
         (
             {"vae": "a/model.th"},
-            r"^weights\.preset = None: weights\.vae = 'a/model\.th' .* cifar10",
+            r"^weights\.preset = None: 'a/model\.th' .* cifar10",
         ),
         (
             {"posterior": "a/ipa.th"},
-            r"^weights\.preset = None: weights\.posterior = 'a/ipa\.th' .* cifar10",
+            r"^weights\.preset = None: 'a/ipa\.th' .* cifar10",
         ),
         ({"preset": "cifar10"}, r"^weights\.preset = 'cifar10': only for official checkpoints"),
         (
