@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,13 @@ _log = logging.getLogger(__name__)
 
 CONTINUOUS = "continuous"
 """What a request adds to a name to have numbers kept: ``age:continuous``."""
+MISSING_WORDS = frozenset(
+    ("na", "n/a", "#n/a", "nan", "null", "none", "nil", "unknown", "missing", "?", "-", "--", ".")
+)
+"""How tables write that nothing is known, in lower case."""
+# Numbers that stand for unknown where all others lie on one side of them; -1 among whole numbers only.
+_CODES = (-1.0, -9.0, -99.0, -999.0, -9999.0, 99.0, 999.0, 9999.0)
+_SHOWN = 5  # values in a log line or message
 
 
 @dataclass(frozen=True)
@@ -95,11 +104,15 @@ def encode_column(
     Undeclared columns are binary when they hold nothing but 0 and 1, -1 and 1, no and yes or false
     and true; continuous when every value is a number and there are more than two; categorical
     otherwise. Some numbers among words are refused where they would be continuous without the words.
+    So is a number that may be a code for unknown: -1 among whole numbers from 0 up, -999 and the like
+    beside everything else. Words of `MISSING_WORDS` are unknown unless they are declared as values,
+    and numbers may have a decimal comma. What was found out is logged.
 
     Args:
         file: Of the column.
         name: Of the column.
-        declared: ``continuous``, or the values it may hold, ``low|medium|high``; "" to find out.
+        declared: ``continuous``, or the values it may hold, ``low|medium|high``; "" to find out. What
+            follows a question mark stands for unknown: ``continuous?-1``, ``no|yes?9|refused``, ``?x``.
         training: Numbers of the training images; continuous values are standardised by their moments.
 
     Returns:
@@ -110,13 +123,20 @@ def encode_column(
             without values; names column, value and line.
     """
     column = file.columns.index(name)
-    cells = [row[column] for row in file.cells]
+    kind, _, unknown = (part.strip() for part in declared.partition("?"))
+    values = tuple(value.strip() for value in kind.split("|")) if kind else ()
+    missing = {word.strip().lower() for word in unknown.split("|")} | MISSING_WORDS
+    missing -= {value.lower() for value in values}
+    cells = ["" if row[column].lower() in missing else row[column] for row in file.cells]
     if not any(cells):
         raise ConfigurationError(f"{file.path}: column {name!r} holds no value for these images")
-    if declared and declared != CONTINUOUS:
-        attribute = Attribute(name, tuple(value.strip() for value in declared.split("|")))
-    else:
-        attribute = Attribute(name, () if declared else _find_values(file.path, name, cells))
+    if kind in ("", CONTINUOUS):
+        cells = _with_points(file.path, name, cells)
+        if not kind:
+            values = _find_values(file.path, name, cells, codes_declared=bool(unknown))
+        values = () if kind else values
+    attribute = Attribute(name, values)
+    _log_column(file, attribute, cells, "declared" if kind else "found", column)
     codes = np.empty(len(cells))
     for row, cell in enumerate(cells):
         try:
@@ -173,7 +193,40 @@ def _number_rows(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, [cells[0].strip(), *cells[1:]]
 
 
-def _find_values(path: Path, name: str, cells: Sequence[str]) -> tuple[str, ...]:
+def _with_points(path: Path, name: str, cells: list[str]) -> list[str]:
+    """Numbers with a decimal comma as Python writes them; other columns as they are."""
+    known = [cell for cell in cells if cell]
+    commas = [cell for cell in known if "," in cell]
+    if not commas or not all(re.fullmatch(r"[+-]?\d+(,\d+)?", cell) for cell in known):
+        return cells
+    if all(re.fullmatch(r"[+-]?\d{1,3},\d{3}", cell) for cell in commas):
+        raise ConfigurationError(
+            f"{path}: column {name!r} holds {commas[0]!r}: thousands or a decimal comma? Write numbers "
+            f"with a point and without separators, or declare its values: '{name}:{commas[0]}|...'"
+        )
+    return [cell.replace(",", ".") for cell in cells]
+
+
+def _log_column(
+    file: AttributeFile, attribute: Attribute, cells: Sequence[str], how: str, column: int
+) -> None:
+    """Say what a column was taken for, with its values and counts."""
+    counts = Counter(cell for cell in cells if cell)
+    if attribute.is_continuous:
+        numbers = sorted(float(cell) for cell in counts if _is_number(cell))
+        what = f"continuous, {numbers[0]:g} to {numbers[-1]:g}" if numbers else "continuous"
+    else:
+        shown = ", ".join(f"{value} ({n})" for value, n in counts.most_common(_SHOWN))
+        kind = "binary" if attribute.values == BINARY else "categorical"
+        what = f"{kind}, {len(counts)} values: {shown}{', ...' if len(counts) > _SHOWN else ''}"
+    words = Counter(row[column] for row, cell in zip(file.cells, cells, strict=True) if not cell)
+    unknown = ", ".join(f"{word!r} ({n})" for word, n in words.most_common(_SHOWN)) or "none"
+    _log.info("%s: column %r %s: %s; unknown: %s", file.path, attribute.name, how, what, unknown)
+
+
+def _find_values(
+    path: Path, name: str, cells: Sequence[str], *, codes_declared: bool
+) -> tuple[str, ...]:
     """Values of a column by what it holds; () for numbers."""
     words = {cell for cell in cells if cell}
     lower = {word.lower() for word in words}
@@ -183,12 +236,29 @@ def _find_values(path: Path, name: str, cells: Sequence[str]) -> tuple[str, ...]
     if len(numbers) <= 2:
         return tuple(sorted(words))
     if numbers == words:
+        if not codes_declared:
+            _refuse_code(path, name, sorted(map(float, numbers)))
         return ()
     row = next(i for i, cell in enumerate(cells) if cell and cell not in numbers)
     raise ConfigurationError(
         f"{path}: column {name!r} holds numbers and the unknown value {cells[row]!r}; mend it, leave "
-        f"the cell empty, or declare all values: '{name}:{'|'.join(sorted(words)[:3])}|...'"
+        f"the cell empty, say that it means unknown: '{name}:{CONTINUOUS}?{cells[row]}', or declare "
+        f"all values: '{name}:{'|'.join(sorted(words)[:3])}|...'"
     )
+
+
+def _refuse_code(path: Path, name: str, numbers: Sequence[float]) -> None:
+    """Ask about a number that may stand for unknown."""
+    whole = all(number.is_integer() for number in numbers)
+    for code, others in ((numbers[0], numbers[1:]), (numbers[-1], numbers[:-1])):
+        small = code in (-1.0, -9.0)
+        beyond = max(map(abs, others)) * 1.5 < abs(code) or (code < 0 <= min(others))
+        if code in _CODES and beyond and (whole or not small):
+            raise ConfigurationError(
+                f"{path}: column {name!r} holds {code:g} beside {min(others):g} to {max(others):g}: a "
+                f"number, or a code for unknown? Declare '{name}:{CONTINUOUS}?{code:g}' (unknown) or "
+                f"'{name}:{CONTINUOUS}' (a number), or all values: '{name}:{numbers[0]:g}|...'"
+            )
 
 
 _BINARY_PAIRS = (

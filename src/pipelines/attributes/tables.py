@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.attributes import Attribute, AttributeTable
+from condvae.attributes import BINARY, Attribute, AttributeTable
 from condvae.configuration import ConfigurationError, read_config
 from condvae.cvae.training import TrainingImages
 from condvae.data.store import PreparedImages
@@ -109,10 +109,25 @@ def describe_attributes(
     return {
         "data": images.fingerprint,
         "attributes": [asdict(attribute) for attribute in table.attributes],
+        "found": [_count_values(table, place) for place in range(len(table.attributes))],
         "hold_out": [{name: str(value) for name, value in c.items()} for c in combinations],
         "images": {name: len(rows) for name, rows in splits.items()},
         "held_out": {name: int(held_out[rows].sum()) for name, rows in splits.items()},
     }
+
+
+def _count_values(table: AttributeTable, place: int) -> dict[str, Any]:
+    """What an attribute was taken for, and how many images have which value."""
+    attribute, codes = table.attributes[place], table.values[:, place].double()
+    known = codes[~codes.isnan()]
+    kind = "binary" if attribute.values == BINARY else "categorical"
+    kind = "continuous" if attribute.is_continuous else kind
+    facts = {"name": attribute.name, "type": kind, "unknown": len(codes) - len(known)}
+    if attribute.is_continuous:
+        numbers = known * attribute.std + attribute.mean
+        return facts | {"smallest": numbers.min().item(), "largest": numbers.max().item()}
+    counts = torch.bincount(known.long(), minlength=len(attribute.values)).tolist()
+    return facts | {"values": dict(zip(attribute.values, counts, strict=True))}
 
 
 def _encode(column: pd.Series[Any], attribute: Attribute) -> NDArray[np.float32]:

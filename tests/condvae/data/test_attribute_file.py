@@ -118,6 +118,7 @@ def test_binary_columns(encode, cells, codes):
     ("cells", "values", "codes"),
     [
         (("red", "fair", "", "grey"), ("fair", "grey", "red"), (2, 0, NAN, 1)),
+        (("red", "fair", "n/a", "Unknown"), ("fair", "red"), (1, 0, NAN, NAN)),
         (("yes", "no", "perhaps", "no"), ("no", "perhaps", "yes"), (2, 0, 1, 0)),
         # Two numbers are names, unless they are those of a binary attribute.
         (("2", "7", "2", ""), ("2", "7"), (0, 1, 0, NAN)),
@@ -143,6 +144,48 @@ def test_two_numbers_are_continuous_on_request(encode):
     np.testing.assert_allclose(found, [-1, 1, NAN, 1])
 
 
+@pytest.mark.parametrize(
+    ("cells", "declared", "known"),
+    [
+        (("10", "NaN", "20", "NA"), "", (10, None, 20, None)),
+        (('"1,5"', '"3,5"', "", "4"), "", (1.5, 3.5, None, 4)),
+        (("-1", "0", "1", "2"), "continuous?-1", (None, 0, 1, 2)),
+        (("-1", "0", "1", "2"), "continuous", (-1, 0, 1, 2)),
+        (("-999", "0.5", "1.5", "-2"), "?-999", (None, 0.5, 1.5, -2)),
+        # As in any data: numbers below zero, none of them alone on its side.
+        (("-1", "-0.5", "0.5", "1"), "", (-1, -0.5, 0.5, 1)),
+        (("96", "97", "98", "99"), "", (96, 97, 98, 99)),
+    ],
+)
+def test_numbers_and_what_stands_for_unknown(encode, cells, declared, known):
+    attribute, found = encode(*cells, declared=declared)
+    assert attribute.is_continuous
+    expected = [NAN if number is None else number for number in known]
+    np.testing.assert_allclose(found * attribute.std + attribute.mean, expected)
+
+
+def test_codes_for_unknown_beside_names_of_values(encode):
+    attribute, found = encode("-1", "0", "1", "1", declared="no|yes?-1")
+    assert attribute == Attribute("it", BINARY)
+    np.testing.assert_array_equal(found, [NAN, 0, 1, 1])
+    attribute, found = encode("a", "refused", "b", "x", declared="?refused|x")
+    assert attribute == Attribute("it", ("a", "b"))
+    # A word for a missing value is a value where it is declared as one.
+    attribute, found = encode("none", "one", "none", "na", declared="none|one")
+    np.testing.assert_array_equal(found, [0, 1, 0, NAN])
+
+
+def test_what_a_column_was_taken_for_is_logged(encode, caplog):
+    with caplog.at_level(logging.INFO, "condvae.data.attribute_file"):
+        encode("red", "fair", "NA", "red")
+        encode("1", "2", "3", "", declared="continuous")
+    assert (
+        "column 'it' found: categorical, 2 values: red (2), fair (1); unknown: 'NA' (1)"
+        in caplog.text
+    )
+    assert "column 'it' declared: continuous, 1 to 3; unknown: '' (1)" in caplog.text
+
+
 def test_declared_values_keep_their_order(encode):
     attribute, found = encode("3", "1", "", "2", declared="3|2|1|0")
     assert attribute == Attribute("it", ("3", "2", "1", "0"))
@@ -163,10 +206,15 @@ def test_declared_values_keep_their_order(encode):
             r"line 5: attribute 'it': unknown value '4 years'; expected a finite number",
         ),
         (
-            ("1", "2", "nan", "4"),
+            ("1", "2", "old", "4"),
             "",
-            r"column 'it' holds numbers and the unknown value 'nan'.*'it:1\|2\|4\|...'",
+            r"column 'it' holds numbers and the unknown value 'old'.*"
+            r"'it:continuous\?old'.*'it:1\|2\|4\|...'",
         ),
+        (("-1", "0", "1", "1"), "", r"holds -1 beside 0 to 1: a number, or a code for unknown\?"),
+        (("-999", "0.5", "1.5", "-2"), "", r"holds -999 beside -2 to 1\.5.*'it:continuous\?-999'"),
+        (("20", "31", "99", "7"), "", "holds 99 beside 7 to 31"),
+        (('"1,500"', '"2,250"', "", ""), "", "holds '1,500': thousands or a decimal comma"),
         (("0", "1", "2", "x"), "", r"the unknown value 'x'"),
         (("1", "1", "0", "2"), "no|yes", r"line 5: attribute 'it': unknown value '2'"),
         (("", "", "", ""), "", "column 'it' holds no value"),
