@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -142,7 +143,9 @@ class ConditionalRun:
             self.images.pixels,
             self.images.indices("train"),
             validation,
-            draw_masks(self.masks, size, self.masks.pool, settings.seed),
+            functools.partial(draw_masks, self.masks, size)
+            if self.masks.pool is None
+            else draw_masks(self.masks, size, self.masks.pool, settings.seed),
             draw_masks(self.masks, size, len(validation), settings.seed + 1),
             settings.training,
             settings.seed,
