@@ -14,7 +14,6 @@ from torch import Tensor
 
 from condvae.conditional import ConditionalModel, PartialEncoder, heads_for, initialise
 from condvae.configuration import ConfigurationError
-from condvae.data.records import SPLITS
 from condvae.data.store import PreparedImages
 from condvae.input_check import input_reference, most_observations
 from condvae.model_folder import posterior_source, save_posterior, sha256_of_vae
@@ -195,7 +194,7 @@ class ConditionalRun:
                 "run": self.start.fingerprint,
                 **self.start.identity,
             },
-            "data": _describe_data(self.images),
+            "data": self.images.describe(),
             "validation": {
                 k: v
                 for record in self._history[-1:]
@@ -282,12 +281,3 @@ class ConditionalRun:
                 batch_size=batch_size,
                 progress=bar.update,
             )
-
-
-def _describe_data(images: PreparedImages) -> dict[str, Any]:
-    return {
-        "fingerprint": images.fingerprint,
-        "source": images.config.source,
-        "split": images.config.split,
-        "images": {split: len(images.indices(split)) for split in SPLITS},
-    }

@@ -1,4 +1,4 @@
-"""``kedro run`` of this project: as Kedro's, but values of ``--params`` are read as they were written."""
+"""``kedro run`` as Kedro has it, but values of ``--params`` are read as they were written."""
 
 from __future__ import annotations
 

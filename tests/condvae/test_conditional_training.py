@@ -58,13 +58,13 @@ def test_without_a_pool_every_observation_has_a_mask_of_its_own(train, monkeypat
     seen = []
     observe = Inpainting.observe
 
-    def note(task, subject, contract):
+    def note(task, subject, contract, *names):
         seen.append(subject.mask.clone())
-        return observe(task, subject, contract)
+        return observe(task, subject, contract, *names)
 
     monkeypatch.setattr(Inpainting, "observe", note)
     masks = MaskConfig({"rectangles": 1.0}, stratified=False, pool=None)
-    posterior, run = train(masks=masks)
+    posterior, _ = train(masks=masks)
     drawn = torch.cat(seen[:2]).flatten(1)  # of the two steps, four images each
     assert len(drawn.unique(dim=0)) == len(drawn) == 8
     assert posterior.card["weights_source"]["masks"]["pool"] is None

@@ -48,10 +48,10 @@ class _Loader(yaml.BaseLoader):
 def read_parameters_text(text: str) -> dict[str, Any]:
     """Read ``name=value,name=value``; names are dotted, the result is nested.
 
-    A comma ends a value only where another ``name=`` follows, so that paths may hold commas. A value
-    in quotes is taken as it stands between them; one in brackets is a list or mapping in YAML's notation.
-    Text stays text wherever the parameter is declared as text. Where it may be nothing too, ``null`` or no
-    value at all is nothing.
+    A comma ends a value only where another ``name=`` follows, so that paths may hold commas. A value in
+    quotes is taken as it stands between them; one in brackets is a list or mapping in YAML's notation.
+    Text stays text wherever the parameter is declared as text; where it may be nothing too, ``null`` or
+    no value at all is nothing.
 
     Raises:
         ConfigurationError: An item is no ``name=value``; or a name is given a value and parts.

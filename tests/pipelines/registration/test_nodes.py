@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-import pandas as pd
+from types import SimpleNamespace
 
+import pandas as pd
+import pytest
+
+from condvae.configuration import ConfigurationError
+from condvae.model_folder import save_posterior
 from pipelines.registration.nodes import register_posterior
 
 
@@ -10,6 +15,36 @@ def test_registry_is_left_alone_when_the_parameters_say_so(monkeypatch):
         raise AssertionError("registered")
 
     monkeypatch.setattr("pipelines.registration.nodes.register", fail)
-    nothing = ({}, {}, {}, pd.DataFrame(), {}, {}, {}, {})
-    found = register_posterior(*nothing, {"register": False}, {}, "tuned")
+    nothing = ({}, {}, pd.DataFrame(), {}, {}, {}, {})
+    found = register_posterior(*nothing, {"register": False})
     assert found == {"registered": False}
+
+
+def test_what_is_registered_is_what_was_trained_and_evaluated(
+    monkeypatch, tmp_path, make_posterior
+):
+    registered = SimpleNamespace(name="n", version="1", aliases=(), reason="")
+    seen = {}
+
+    def register(folder, **named):
+        seen.update(named, folder=folder)
+        return registered
+
+    monkeypatch.setattr("pipelines.registration.nodes.register", register)
+    card = save_posterior(tmp_path, make_posterior(width=8), {"name": "few", "recipe": "published"})
+    posterior = {"folder": str(tmp_path), "sha256": card["sha256"], "task": "inpainting"}
+    facts = {"temperature": 0.7, "guidance": 0.5, "posterior_sha256": card["sha256"]}
+    manifest = {"path": "cases.jsonl", "sha256": "m", "size": "quick"}
+
+    def run(facts):
+        return register_posterior(
+            *(posterior, manifest, pd.DataFrame(), {}, facts, {}, {}, {"register": True})
+        )
+
+    assert run(facts)["alias"] == "none"
+    assert (seen["data"], seen["tags"]["recipe"]) == ("few", "published")
+    assert (seen["temperature"], seen["guidance"]) == (0.7, 0.5)
+    seen.clear()
+    with pytest.raises(ConfigurationError, match="scores are of the posterior 0000"):
+        run({**facts, "posterior_sha256": "0" * 64})
+    assert not seen
