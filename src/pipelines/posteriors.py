@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,11 @@ from condvae.model_folder import load_posterior
 from condvae.posterior import ImagePosterior
 from condvae.tasks import Task, describe_task
 from condvae.training.acceleration import resolve_device
-from pipelines.provenance import warn_of_seen_images
+from pipelines.provenance import check_weights, warn_of_seen_images
 
 __all__ = ["open_posterior"]
+
+log = logging.getLogger(__name__)
 
 
 def open_posterior(
@@ -27,14 +30,20 @@ def open_posterior(
         device: Where to compute.
 
     Raises:
-        ConfigurationError: The posterior is for another task.
+        ConfigurationError: The posterior is for another task, or was replaced since it was described.
     """
     folder = posterior["folder"]
     trained = load_posterior(folder, resolve_device(device))
+    check_weights(posterior, trained.card)
     if describe_task(trained.task) != describe_task(task):
         raise ConfigurationError(
             f"{folder} is for {describe_task(trained.task)}: the parameters `task` say "
             f"{describe_task(task)}"
         )
     warn_of_seen_images(f"posterior {folder}", trained.card, image_store)
+    known = trained.card.get("name")
+    if known not in (None, image_store["name"]):
+        log.warning(
+            "posterior %s was trained on %s and is judged on %s", folder, known, image_store["name"]
+        )
     return trained

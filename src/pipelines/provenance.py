@@ -1,4 +1,4 @@
-"""Whether a model may have been trained on what are test images here."""
+"""Whether a model is the one that is meant, and what it has been trained on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,30 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from condvae.configuration import ConfigurationError
 from condvae.training.start import Start, trained_on
 
-__all__ = ["warn_of_seen_images", "warn_of_seen_start"]
+__all__ = ["check_weights", "warn_of_seen_images", "warn_of_seen_start"]
 
 log = logging.getLogger(__name__)
+
+
+def check_weights(described: Mapping[str, Any], card: Mapping[str, Any]) -> None:
+    """Refuse a folder whose weights were replaced after an earlier node has described them.
+
+    Args:
+        described: ``folder`` and ``sha256``, as the node returned them.
+        card: Of the folder as it is now.
+
+    Raises:
+        ConfigurationError: They are other weights.
+    """
+    if described["sha256"] != card["sha256"]:
+        raise ConfigurationError(
+            f"{described['folder']} holds weights with sha256 {card['sha256'][:12]}..., not "
+            f"{described['sha256'][:12]}... as when they were chosen: another run has replaced them; "
+            "run again without skipping nodes"
+        )
 
 
 def warn_of_seen_images(

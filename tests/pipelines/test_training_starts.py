@@ -288,3 +288,10 @@ def test_a_second_vae_of_one_name_leaves_the_first_where_it_can_be_found(
     assert read_card(kept)["sha256"] == first["sha256"]
     assert same(load_vae(kept)[0].state_dict(), before)
     assert not same(node.weights(second), before)
+
+
+def test_a_vae_that_was_replaced_since_it_was_chosen_is_refused(conditional, frozen):
+    conditional.frozen = [{**frozen[0], "sha256": frozen[1]["sha256"]}]
+    with pytest.raises(ConfigurationError, match="another run has replaced them"):
+        conditional()
+    assert conditional.runs() == []

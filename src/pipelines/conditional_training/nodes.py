@@ -19,7 +19,7 @@ from condvae.training import ObjectiveConfig, TrainingConfig
 from condvae.training.acceleration import resolve_device
 from condvae.training.start import StartConfig
 from pipelines.parameters import ModelConfig, TaskConfig
-from pipelines.provenance import warn_of_seen_start
+from pipelines.provenance import check_weights, warn_of_seen_start
 from pipelines.shortcomings import VAE_SHORTCOMINGS, list_shortcomings
 from pipelines.tracking import command, progress_bar, training_callbacks
 
@@ -53,6 +53,7 @@ def train_partial_encoder(
     )
     images = open_images(Path(image_store["folder"]))
     vae, vae_card = load_vae(pretrained_vae["folder"], resolve_device(device))
+    check_weights(pretrained_vae, vae_card)
     run = ConditionalRun(
         settings,
         vae,

@@ -12,6 +12,7 @@ import pytest
 
 from condvae.configuration import ConfigurationError, read_config
 from condvae.data import DataConfig, prepare_images
+from condvae.model_folder import read_card
 from condvae.pretrained import find_model
 from pipelines import tracking
 from pipelines.anomaly import create_pipeline
@@ -39,7 +40,8 @@ def run_pipeline(images, tmp_path_factory):
             "fingerprint": images.fingerprint,
             "image_size": 16,
         }
-        model = {"folder": str(find_model("digits_inpainting")), "sha256": "f" * 64}
+        posterior = find_model("digits_inpainting")
+        model = {"folder": str(posterior), "sha256": read_card(posterior)["sha256"]}
         values = {
             "image_store": store,
             "posterior": model,
