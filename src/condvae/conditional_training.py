@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from condvae.conditional import ConditionalModel, PartialEncoder, heads_for, initialise
 from condvae.configuration import ConfigurationError
-from condvae.data.records import SPLITS
 from condvae.data.store import PreparedImages
 from condvae.input_check import input_reference, most_observations
 from condvae.model_folder import posterior_source, save_posterior, sha256_of_vae
@@ -142,7 +142,9 @@ class ConditionalRun:
             self.images.pixels,
             self.images.indices("train"),
             validation,
-            draw_masks(self.masks, size, self.masks.pool, settings.seed),
+            functools.partial(draw_masks, self.masks, size)
+            if self.masks.pool is None
+            else draw_masks(self.masks, size, self.masks.pool, settings.seed),
             draw_masks(self.masks, size, len(validation), settings.seed + 1),
             settings.training,
             settings.seed,
@@ -192,7 +194,7 @@ class ConditionalRun:
                 "run": self.start.fingerprint,
                 **self.start.identity,
             },
-            "data": _describe_data(self.images),
+            "data": self.images.describe(),
             "validation": {
                 k: v
                 for record in self._history[-1:]
@@ -279,12 +281,3 @@ class ConditionalRun:
                 batch_size=batch_size,
                 progress=bar.update,
             )
-
-
-def _describe_data(images: PreparedImages) -> dict[str, Any]:
-    return {
-        "fingerprint": images.fingerprint,
-        "source": images.config.source,
-        "split": images.config.split,
-        "images": {split: len(images.indices(split)) for split in SPLITS},
-    }

@@ -121,4 +121,6 @@ def _convert(value: Any, hint: Any, where: str) -> Any:  # noqa: PLR0911, PLR091
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
     name = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
+    if hint is str and isinstance(value, (bool, int, float)):
+        name += "; in a file of parameters text that looks like something else stands in quotes"
     raise ConfigurationError(f"{where} = {value!r}: expected {name}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from condvae.configuration import ConfigurationError
-from condvae.files import sha256_of_file
+from condvae.files import fingerprint, sha256_of_file
 from condvae.model_folder import CARD, read_card
 from condvae.pretrained.cards import bundled_folder, read_cards
 from condvae.pretrained.store import find_model
+from condvae.tasks import TASKS, describe_task, task_named
 from pipelines.parameters.registry import RegistryConfig
 from pipelines.promotion import CHALLENGER, CHAMPION, choose_alias
 from pipelines.registered_posterior import (
@@ -35,6 +38,7 @@ from pipelines.registered_posterior import (
     read_version,
 )
 from pipelines.run_database import SQLITE
+from pipelines.shortcomings import list_shortcomings
 
 try:
     import fcntl
@@ -54,16 +58,42 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 
-def registered_name(task: str, data: str) -> str:
-    """Name of the registered model for a task (``inpainting``) and a data set (``digits``)."""
-    return f"condvae-{task}-{data}"
+def registered_name(
+    task: str, data: str, options: Mapping[str, Any] | None = None, *, trial: bool = False
+) -> str:
+    """Name of the registered model for a task and a data set.
+
+    Args:
+        task: Name of the task, ``inpainting``.
+        data: Name of the data set, ``digits``.
+        options: Of the task. Models whose options differ complete something else, so what differs from
+            the defaults is part of the name: ``condvae-super_resolution-digits-factor_2``.
+        trial: Whether the model has shortcomings, see `list_shortcomings`: ``condvae-trial-...``.
+    """
+    parts = ["condvae", *(["trial"] if trial else []), task, data]
+    return "-".join(parts + ([said] if (said := _name_options(task, options)) else []))
+
+
+def _name_options(task: str, options: Mapping[str, Any] | None) -> str:
+    """Options that differ from their defaults, as part of a name; those that are too long, hashed."""
+    made = describe_task(task_named(task, options)) if options else {}
+    kind: Any = TASKS[task]
+    defaults = {f.name: f.default for f in fields(kind)} if is_dataclass(kind) else {}
+    changed = {
+        key: value
+        for key, value in made.get("task_options", {}).items()
+        if defaults.get(key, MISSING) != value
+    }
+    text = "-".join(f"{key}_{value}" for key, value in sorted(changed.items())).lower()
+    return text if re.fullmatch(r"[\w.-]{0,60}", text) else fingerprint(changed)[:12]
 
 
 def open_registered(name: str, alias: str = CHAMPION) -> RegisteredPosterior:
     """Find a registered posterior; its weights are not checked.
 
     Where nothing is registered under the name of a posterior of the package, that one is registered
-    first, as the champion and without an evaluation: see `store_baseline`.
+    first, as the champion and without an evaluation: see `store_baseline`. It also takes the place of a
+    champion that is a trial, from before trials had names of their own.
 
     Args:
         name: See `registered_name`.
@@ -74,10 +104,14 @@ def open_registered(name: str, alias: str = CHAMPION) -> RegisteredPosterior:
     """
     client = MlflowClient()
     found = _version_of_alias(client, name, alias)
+    bundled = _bundled_posteriors().get(name) if alias == CHAMPION else None
     if found is not None:
-        return read_version(found)
-    bundled = _bundled_posteriors().get(name)
-    if bundled is not None and alias == CHAMPION and not _versions(client, name):
+        present = read_version(found)
+        if alias == CHAMPION and (trial := present.shortcomings):
+            log.warning("%s version %s is a trial: %s", name, present.version, "; ".join(trial))
+        if bundled is None or not present.shortcomings:
+            return present
+    if bundled is not None and (found is not None or not _versions(client, name)):
         folder = find_model(bundled)
         card = read_card(folder, "posterior")
         return register(folder, task=card["task"], data=card["name"])
@@ -122,7 +156,8 @@ def register(
 ) -> RegisteredPosterior:
     """Register a posterior and give it its alias; the same one again makes no new version.
 
-    The same one has the same weights, temperature and guidance.
+    The same one has the same weights, temperature and guidance. A model with shortcomings goes to a
+    name for trials, where nothing looks for a champion to serve or to judge.
 
     Args:
         posterior_folder: Written by `save_posterior`; it is copied.
@@ -145,7 +180,9 @@ def register(
     evaluation = None
     if cases is not None and calibration is not None and manifest is not None:
         evaluation = Evaluation(cases, calibration, manifest, facts or {})
-    name, client = registered_name(task, data), MlflowClient()
+    shortcomings = list_shortcomings(card)
+    name = registered_name(task, data, card.get("task_options"), trial=bool(shortcomings))
+    client = MlflowClient()
     identity = {
         "posterior_sha256": str(card["sha256"]),
         "temperature": repr(float(temperature)),
@@ -168,6 +205,9 @@ def register(
                 _create_registered_model(client, name)
             # Tags come with the version: one that is found by its identity is whole.
             stated = {**(tags or {}), **_list_tags(card, evaluation), **identity}
+            if shortcomings:
+                stated["trial"] = "; ".join(shortcomings)
+                log.warning("registered as %s, a trial: %s", name, stated["trial"])
             found = client.create_model_version(
                 name, model.model_uri, run_id, tags=stated, model_id=model.model_id
             )
@@ -278,7 +318,8 @@ def _bundled_posteriors() -> dict[str, str]:
     for name, card in read_cards().items():
         if card.kind == "posterior" and card.folder is not None:
             facts = json.loads((bundled_folder(card) / CARD).read_text())
-            found[registered_name(facts["task"], facts["name"])] = name
+            said = (facts["task"], facts["name"], facts.get("task_options"))
+            found[registered_name(*said)] = name
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,27 +11,11 @@ from condvae.model_folder import load_posterior
 from condvae.posterior import ImagePosterior
 from condvae.tasks import Task, describe_task
 from condvae.training.acceleration import resolve_device
-from pipelines.provenance import warn_of_seen_images
+from pipelines.provenance import check_weights, warn_of_seen_images
 
-__all__ = ["check_weights", "open_posterior"]
+__all__ = ["open_posterior"]
 
-
-def check_weights(posterior: Mapping[str, Any], card: Mapping[str, Any]) -> None:
-    """Refuse weights that another command has put into the folder of a posterior meanwhile.
-
-    Args:
-        posterior: Description of the posterior.
-        card: That lies in its folder now.
-
-    Raises:
-        ConfigurationError: The card is of other weights.
-    """
-    found, expected = card["sha256"], posterior["sha256"]
-    if found != expected:
-        raise ConfigurationError(
-            f"{posterior['folder']} holds weights with sha256 {found[:12]}..., this run's are "
-            f"{expected[:12]}...: another run has replaced them meanwhile; give the command again"
-        )
+log = logging.getLogger(__name__)
 
 
 def open_posterior(
@@ -45,7 +30,7 @@ def open_posterior(
         device: Where to compute.
 
     Raises:
-        ConfigurationError: The posterior is for another task, or its weights were replaced.
+        ConfigurationError: The posterior is for another task, or was replaced since it was described.
     """
     folder = posterior["folder"]
     trained = load_posterior(folder, resolve_device(device))
@@ -56,4 +41,9 @@ def open_posterior(
             f"{describe_task(task)}"
         )
     warn_of_seen_images(f"posterior {folder}", trained.card, image_store)
+    known = trained.card.get("name")
+    if known not in (None, image_store["name"]):
+        log.warning(
+            "posterior %s was trained on %s and is judged on %s", folder, known, image_store["name"]
+        )
     return trained

@@ -38,14 +38,17 @@ def choose_alias(
         champion: The present one; None where there is none.
         rule: See `RegistryConfig`. ``paired`` needs both to be for the same task and evaluated on the
             same manifest, and the interval of each of `metrics`, pooled over all cases, to lie on the
-            candidate's side of zero.
+            candidate's side of zero. A champion that is a trial gives way to a model that is none.
     """
     if champion is None:
         return Choice(CHAMPION, "the first registered under this name")
-    if rule.promote == "always":
-        return Choice(CHAMPION, "registry.promote = always")
-    if rule.promote == "never":
-        return Choice(CHALLENGER, "registry.promote = never")
+    if rule.promote != "paired":
+        alias = CHAMPION if rule.promote == "always" else CHALLENGER
+        return Choice(alias, f"registry.promote = {rule.promote}")
+    trial = champion.shortcomings
+    if trial and not candidate.shortcomings:
+        said = "; ".join(trial)
+        return Choice(CHAMPION, f"version {champion.version} is a trial and gives way: {said}")
     obstacle = _obstacle(candidate, champion)
     if obstacle:
         return Choice(CHALLENGER, f"not comparable with version {champion.version}: {obstacle}")

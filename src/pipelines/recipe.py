@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from condvae.pretrained import find_model, read_cards
 from condvae.training.config import ObjectiveConfig, TrainingConfig
 from condvae.vdvae.presets import PRESETS
 from pipelines.parameters import ModelConfig, WeightsConfig
-from pipelines.parameters.overlay import override
+from pipelines.parameters.overlay import leaves, override
 
 __all__ = ["apply_recipe"]
 
@@ -157,20 +157,11 @@ def _contract(preset: str | None) -> dict[str, Any]:
 
 def _list_changes(published: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """What the recipe sets, section by section, and what it would have set."""
-    kept = dict(_leaves(given))
+    kept = dict(leaves(given))
     parts = []
     for section, settings in published.items():
-        values = dict(_leaves(settings))
+        values = dict(leaves(settings))
         shown = (f"{k} {v}" for k, v in values.items() if f"{section}.{k}" not in kept)
         parts.append(f"{section} ({', '.join(shown)})")
-    as_given = [name for name, _ in _leaves(published) if name in kept]
+    as_given = [name for name, _ in leaves(published) if name in kept]
     return "; ".join([*parts, *([f"as given: {', '.join(as_given)}"] if as_given else [])])
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of a nested mapping."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -27,8 +27,10 @@ from mlflow.models import Model
 
 from condvae.configuration import ConfigurationError
 from condvae.files import write_json
+from condvae.model_folder import read_card
 from pipelines import pyfunc_model
 from pipelines.run_database import variable
+from pipelines.shortcomings import list_shortcomings
 
 __all__ = [
     "Evaluation",
@@ -70,7 +72,7 @@ class RegisteredPosterior:
     """A version of a registered model.
 
     Attributes:
-        name: ``condvae-<task>-<data>``.
+        name: See `pipelines.model_registry.registered_name`.
         version: Number of the version, as text.
         folder: Of the posterior: ``model.safetensors`` and ``card.json``.
         posterior_sha256: What the registry says of the weights.
@@ -102,6 +104,11 @@ class RegisteredPosterior:
     facts: dict[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     reason: str = ""
+
+    @property
+    def shortcomings(self) -> list[str]:
+        """Why it is no more than a trial; see `list_shortcomings`."""
+        return list_shortcomings(read_card(self.folder, "posterior"))
 
 
 def current_environment() -> dict[str, str]:

@@ -24,6 +24,7 @@ __all__ = [
     "git_state",
     "list_packages",
     "name_run",
+    "note_command",
     "trigger",
 ]
 
@@ -34,9 +35,17 @@ LONGEST_NAME = 80
 _UNNAMED = ("recipe", "mlflow_run_id", "device")
 
 
+_command: list[str] = []
+
+
+def note_command(text: str) -> None:
+    """Remember the command that runs what the session runs."""
+    _command[:] = [text]
+
+
 def command() -> str:
-    """The command of this process."""
-    return shlex.join(["kedro", *sys.argv[1:]])
+    """The command of the run that is under way; of this process where no session has said it."""
+    return _command[0] if _command else shlex.join(["kedro", *sys.argv[1:]])
 
 
 def git_state() -> dict[str, str]:

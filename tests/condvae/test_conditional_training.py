@@ -35,11 +35,11 @@ def train(tmp_path, images):
     """Trains two steps with an objective; returns the posterior and the finished run."""
     card = save_vae(tmp_path / "vae", new_vae(ARCHITECTURES["tiny16"], 80.0, 90.0, 0), {})
 
-    def train(objective=None, task=None, *, folder="result", start=None, **settings):
+    def train(objective=None, task=None, *, folder="result", start=None, masks=None, **settings):
         settings = ConditionalSettings(
             task or Inpainting(),
             TrainingConfig(steps=2, batch_size=4, warmup_steps=0, learning_rate=1e-3),
-            MaskConfig({"half": 1.0}, stratified=False, pool=8),
+            masks or MaskConfig({"half": 1.0}, stratified=False, pool=8),
             ObjectiveConfig(**(objective or {})),
             **settings,
         )
@@ -52,6 +52,27 @@ def train(tmp_path, images):
         return load_posterior(tmp_path / folder / "posterior"), run
 
     return train
+
+
+def test_without_a_pool_every_observation_has_a_mask_of_its_own(train, monkeypatch):
+    seen = []
+    observe = Inpainting.observe
+
+    def note(task, subject, contract, *names):
+        seen.append(subject.mask.clone())
+        return observe(task, subject, contract, *names)
+
+    monkeypatch.setattr(Inpainting, "observe", note)
+    masks = MaskConfig({"rectangles": 1.0}, stratified=False, pool=None)
+    posterior, _ = train(masks=masks)
+    drawn = torch.cat(seen[:2]).flatten(1)  # of the two steps, four images each
+    assert len(drawn.unique(dim=0)) == len(drawn) == 8
+    assert posterior.card["weights_source"]["masks"]["pool"] is None
+    # The masks of a step follow from the seed: a run that goes on has those it would have had.
+    seen.clear()
+    again, _ = train(masks=masks, folder="again")
+    assert torch.equal(torch.cat(seen[:2]).flatten(1), drawn)
+    assert again.card["sha256"] == posterior.card["sha256"]
 
 
 def test_default_choices_are_no_part_of_the_identity(train):

@@ -85,7 +85,7 @@ def test_optional_takes_none_and_nothing_else_does():
         ({"limit": "no"}, r"outer\.limit = 'no': expected float"),
         ({"fast": 1}, r"outer\.fast = 1: expected bool"),
         ({"fast": "yes"}, r"outer\.fast = 'yes': expected bool"),
-        ({"name": 1}, r"outer\.name = 1: expected str"),
+        ({"name": 1}, r"outer\.name = 1: expected str; in a file of parameters .* in quotes"),
         ({"pair": [1]}, r"outer\.pair = \[1\]: expected 2 values"),
         ({"pair": [1, "b"]}, r"outer\.pair\[1\] = 'b': expected float"),
         ({"sizes": [1, 2.5]}, r"outer\.sizes\[1\] = 2\.5: expected int"),

@@ -14,6 +14,7 @@ from condvae.attributes import BINARY, Attribute
 from condvae.configuration import read_config
 from condvae.cvae import CvaeConfig, new_cvae, sample
 from condvae.data import DataConfig
+from condvae.data.config import OFFICIAL_SOURCES
 from condvae.images import DataContract
 from condvae.pretrained import read_cards
 from condvae.training import TrainingConfig
@@ -57,6 +58,13 @@ def load(environment):
 def test_environment_is_accepted(environment):
     # Without a project folder, neither images nor weights have to be there.
     check_parameters(load(environment))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_published_data_sets_are_trained_on_with_new_masks_at_every_step(environment):
+    parameters = load(environment)
+    published = parameters["data"]["source"] in (*OFFICIAL_SOURCES, "celebahq")
+    assert (parameters["masks"]["pool"] is None) == published
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

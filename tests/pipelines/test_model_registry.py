@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -272,6 +273,61 @@ def test_bundled_posterior_is_the_first_champion(database, make_evaluation):
     assert open_registered(BUNDLED) == evaluated
     assert store_baseline(found, **make_evaluation(shift=1.0)) == evaluated
     assert list_versions(database, BUNDLED) == [1]
+
+
+def test_a_trial_has_a_name_of_its_own(database, data, tmp_path, make_posterior, caplog):
+    source = {"training": {"steps": 6, "batch_size": 8}}
+    facts = {"weights_source": source, "data": {"images": {"train": 84}}}
+    save_posterior(tmp_path / "trial", make_posterior(width=8), facts)
+    found = register(tmp_path / "trial", task="inpainting", data=data)
+    assert found.name == f"condvae-trial-inpainting-{data}"
+    assert found.aliases == ("champion",)
+    said = "its 6 steps of 8 images show it fewer than the 84 it is trained on"
+    assert database.get_model_version(found.name, found.version).tags["trial"] == said
+    assert f"{found.name}, a trial: {said}" in caplog.text
+    with pytest.raises(ConfigurationError, match=f"condvae-inpainting-{data}@champion is not reg"):
+        open_registered(registered_name("inpainting", data))
+
+
+def test_a_trial_that_is_champion_gives_way_to_the_model_of_the_package(
+    database, tmp_path, make_posterior, monkeypatch
+):
+    if list_versions(database, BUNDLED):
+        database.delete_registered_model(BUNDLED)
+    facts = {"weights_source": {}, "vae": "random"}
+    save_posterior(tmp_path / "trial", make_posterior(width=8), facts)
+    with monkeypatch.context() as patch:  # as registries were before trials had names of their own
+        patch.setattr("pipelines.model_registry.list_shortcomings", lambda _: [])
+        before = register(tmp_path / "trial", task="inpainting", data="digits")
+    assert (before.name, before.aliases) == (BUNDLED, ("champion",))
+    found = open_registered(BUNDLED)
+    assert (found.version, found.shortcomings) == ("2", [])
+    assert found.reason.startswith("version 1 is a trial and gives way: its VAE: it was never")
+    assert open_registered(BUNDLED) == found
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "name"),
+    [
+        ("inpainting", None, "condvae-inpainting-digits"),
+        ("super_resolution", {"factor": 4}, "condvae-super_resolution-digits"),
+        (
+            *("super_resolution", {"kernel": "bicubic", "factor": 2}),
+            "condvae-super_resolution-digits-factor_2-kernel_bicubic",
+        ),
+        ("class_label", {"classes": 10}, "condvae-class_label-digits-classes_10"),
+    ],
+)
+def test_options_of_a_task_are_part_of_the_name(task, options, name):
+    assert registered_name(task, "digits", options) == name
+
+
+def test_long_options_are_told_apart_by_their_hash():
+    parts = [{"parts": {"inpainting": {}, "class_label": {"classes": n}}} for n in (3, 4)]
+    names = [registered_name("combination", "digits", options) for options in parts]
+    assert len({*names}) == 2
+    for name in names:
+        assert re.fullmatch(r"condvae-combination-digits-[0-9a-f]{12}", name)
 
 
 def test_missing_models_and_files_are_named(data, make_folder):

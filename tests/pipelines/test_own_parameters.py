@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 
 import click
 import pytest
 from kedro.config import OmegaConfigLoader
+from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
 
 from condvae.configuration import ConfigurationError, read_config
@@ -16,7 +18,7 @@ from condvae.model_folder import save_posterior
 from condvae.posterior import ImagePosterior
 from condvae.tasks import SuperResolution
 from condvae.vdvae.presets import StatedModel
-from pipelines import hooks, settings
+from pipelines import hooks, run_labels, settings
 from pipelines.hooks import ParameterHooks
 from pipelines.own_parameters import check_folder, read_parameters
 from pipelines.parameters import ModelConfig, WeightsConfig, check_parameters
@@ -171,10 +173,16 @@ def test_two_tasks_at_once_are_refused(names):
 
 def test_session_says_what_it_runs(monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        KedroSession, "run", lambda self, *_, **__: seen.append(requested_pipelines())
-    )
+    configure_project("pipelines")
+
+    @functools.wraps(KedroSession.run)
+    def run(*_, **__):
+        seen.append(requested_pipelines())
+
+    monkeypatch.setattr(KedroSession, "run", run)
+    monkeypatch.setattr(run_labels, "_command", [])
     session = Session.__new__(Session)
+    session._store = {}
     session.run(pipeline_names=["colorize"])
     session.run("inpaint")
     session.run()

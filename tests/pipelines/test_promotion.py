@@ -99,6 +99,21 @@ def test_anything_else_is_a_challenger(make_version, champion, shifts, noise):
     assert reason.startswith("not shown to be better than version 1")
 
 
+def test_a_trial_gives_way_to_a_model_that_is_none(make_version, tmp_path, make_posterior):
+    save_posterior(tmp_path / "trial", make_posterior(width=8), {"vae_shortcomings": ["bad"]})
+    table = make_table({ENERGY: 0.0, BOUND: 0.0})
+    trial = make_version("1", table, folder=tmp_path / "trial")
+    # Whatever its scores, and on whatever cases they are.
+    other = make_version("2", None, manifest="c" * 64)
+    assert choose_alias(other, trial, RegistryConfig()) == (
+        *("champion", "version 1 is a trial and gives way: its VAE: bad"),
+    )
+    assert choose_alias(other, trial, RegistryConfig(promote="never")).alias == "challenger"
+    # Two trials are compared like any two models.
+    again = make_version("3", table, folder=tmp_path / "trial")
+    assert choose_alias(again, trial, RegistryConfig()).alias == "challenger"
+
+
 def test_only_the_metrics_of_the_rule_count(make_version, champion):
     candidate = make_version("2", make_table({ENERGY: -1.0, BOUND: 1.0}, 0.1, seed=1))
     rule = RegistryConfig(metrics=(ENERGY,))

@@ -17,6 +17,7 @@ from pipelines.conditional_training.nodes import train_partial_encoder
 from pipelines.data_preparation.nodes import prepare_images_node
 from pipelines.pretraining.nodes import train_vae
 from pipelines.provenance import warn_of_seen_images
+from pipelines.tracking import command
 
 MASKS = {"kinds": {"half": 0.5, "blank": 0.5}, "stratified": False, "pool": 8}
 MODEL = {"architecture": "tiny16", "initialisation": "copy"}
@@ -229,7 +230,7 @@ def test_weights_that_may_have_seen_test_images_are_warned_of(conditional, caplo
     first = conditional()
     conditional.store = {**conditional.store, "fingerprint": "f" * 64}
     conditional(seed=2, load_part=first["folder"])
-    assert "(start.load_part) was trained on few with another subset or split" in caplog.text
+    assert "(start.load_part) was trained on other images, or on the same" in caplog.text
 
 
 @pytest.mark.parametrize("rung", ["resume", "load"])
@@ -242,11 +243,11 @@ def test_what_a_start_has_seen_stays_with_what_is_trained_from_it(
     split = {"name": "few", "limit": 80, "image_size": 16, "channels": 1, "seed": 5}
     conditional.store = prepare_images_node(split, {"images": str(tmp_path / "images")})[0]
     second = conditional(steps=6, **{rung: path})
-    assert f"(start.{rung}) was trained on few with another subset or split" in caplog.text
+    assert f"(start.{rung}) was trained on other images, or on the same" in caplog.text
     for _ in range(2):  # once more when it is done
         caplog.clear()
         warn_of_seen_images("posterior", read_card(second["folder"]), conditional.store)
-        assert "the posterior was trained on few with another" in caplog.text
+        assert "the posterior was trained on other images, or on" in caplog.text
         second = conditional(steps=6, **{rung: path})
 
 
@@ -270,3 +271,27 @@ def test_vae_of_another_contract_or_architecture_is_refused_but_in_parts(
     weights = node.weights(first)
     begun, _ = first_weights(monkeypatch, node, model=other, load_part=first["folder"])
     assert all(torch.equal(value, weights[name]) for name, value in begun.items())
+
+
+def test_a_second_vae_of_one_name_leaves_the_first_where_it_can_be_found(
+    tmp_path, store, frozen, caplog
+):
+    node = Node("pretrain", tmp_path, store, frozen)
+    first = node()
+    before = node.weights(first)
+    node()
+    assert "held the VAE of another run" not in caplog.text  # the same one once more
+    second = node(seed=1)
+    assert second["folder"] == first["folder"]
+    kept = Path(first["folder"]).with_name(f"few-{first['sha256'][:12]}")
+    assert f"made by {command()}): it is {kept} now" in caplog.text
+    assert read_card(kept)["sha256"] == first["sha256"]
+    assert same(load_vae(kept)[0].state_dict(), before)
+    assert not same(node.weights(second), before)
+
+
+def test_a_vae_that_was_replaced_since_it_was_chosen_is_refused(conditional, frozen):
+    conditional.frozen = [{**frozen[0], "sha256": frozen[1]["sha256"]}]
+    with pytest.raises(ConfigurationError, match="another run has replaced them"):
+        conditional()
+    assert conditional.runs() == []

@@ -92,6 +92,16 @@ class PreparedImages:
         recorded = "test" if split == "validation" and self.validation_is_test else split
         return np.array([r.row for r in self.records if r.split == recorded], np.int64)
 
+    def describe(self) -> dict[str, Any]:
+        """What the card of a model says of the images that it was trained on."""
+        return {
+            "fingerprint": self.fingerprint,
+            "images_sha256": self.images_sha256,
+            "source": self.config.source,
+            "split": self.config.split,
+            "images": {split: len(self.indices(split)) for split in SPLITS},
+        }
+
     def training_moments(self) -> tuple[float, float]:
         """Return mean and standard deviation over all training pixels, on the 0-255 scale."""
         rows = self.indices("train")

@@ -50,7 +50,7 @@ class MaskConfig:
             one.
         stratified: Whether each of the five bins of the observed share gets a fifth of the masks.
         pool: Masks drawn once per training run and used again and again, which keeps drawing on the
-            CPU out of the training step.
+            CPU out of the training step; None = every observation has a mask of its own.
     """
 
     kinds: dict[str, float] = field(
@@ -64,7 +64,7 @@ class MaskConfig:
         }
     )
     stratified: bool = True
-    pool: int = 4096
+    pool: int | None = 4096
 
     def __post_init__(self) -> None:
         for name, weight in self.kinds.items():
@@ -72,10 +72,13 @@ class MaskConfig:
             check_positive(f"kinds.{name}", weight, zero=True)
         if not 0 < sum(self.kinds.values()) < float("inf"):
             raise ConfigurationError(f"kinds = {self.kinds!r}: expected at least one weight > 0")
-        check_positive("pool", self.pool)
+        if self.pool is not None:
+            check_positive("pool", self.pool)
 
 
-def draw_masks(config: MaskConfig, size: int, count: int, seed: int) -> NDArray[np.bool_]:
+def draw_masks(
+    config: MaskConfig, size: int, count: int, seed: int | np.random.Generator
+) -> NDArray[np.bool_]:
     """Draw masks; the same arguments always give the same masks.
 
     Stratified, every bin of the observed share gets ``count / 5`` masks, give or take one, in
@@ -87,7 +90,7 @@ def draw_masks(config: MaskConfig, size: int, count: int, seed: int) -> NDArray[
         config: Kinds and weights.
         size: Side of the masks in pixels.
         count: How many, at least 1.
-        seed: Seed of the draw.
+        seed: Seed of the draw, or a source of randomness to draw from.
 
     Returns:
         bool (count, size, size), True = observed.

@@ -19,7 +19,7 @@ from condvae.configuration import ConfigurationError
 from condvae.tasks.observation import Observation
 from condvae.tasks.subject import SideInformation
 from condvae.tasks.task import Task
-from condvae.training.acceleration import autocast
+from condvae.training.acceleration import autocast, warn_of_slow_precision
 from condvae.training.config import ObjectiveConfig, TrainingConfig
 from condvae.training.pixels import load_pixels
 from condvae.training.randomness import image_noise, latent_noise, rows_of_step, step_rng
@@ -48,7 +48,8 @@ class ConditionalObjective(ABC):
         images: uint8 (N,H,W,C), possibly memory-mapped.
         training_rows: Rows to train on.
         validation_rows: Rows to score.
-        training_masks: bool (M,H,W), drawn from at every step.
+        training_masks: bool (M,H,W), drawn from at every step; or a function that draws new ones,
+            bool (count,H,W), of how many and a source of randomness.
         validation_masks: bool (len(validation_rows),H,W), fixed.
         config: Gives batch size and precision.
         seed: Of order, masks and noise.
@@ -74,7 +75,7 @@ class ConditionalObjective(ABC):
         images: NDArray[np.uint8],
         training_rows: NDArray[np.int64],
         validation_rows: NDArray[np.int64],
-        training_masks: NDArray[np.bool_],
+        training_masks: NDArray[np.bool_] | Callable[[int, np.random.Generator], NDArray[np.bool_]],
         validation_masks: NDArray[np.bool_],
         config: TrainingConfig,
         seed: int,
@@ -99,6 +100,7 @@ class ConditionalObjective(ABC):
         self.config = config
         self.seed = seed
         self.side_information = side_information or SideInformation()
+        warn_of_slow_precision(config.precision, vae.device, f"{self.section}.precision")
 
     @abstractmethod
     def terms(
@@ -126,9 +128,11 @@ class ConditionalObjective(ABC):
         rows = rows_of_step(len(self.training_rows), self.config.batch_size, step, self.seed)
         count = self.objective.observations_per_image * len(rows)
         rng = step_rng(self.seed, step)
-        chosen = rng.integers(len(self.training_masks), size=count)
+        if callable(self.training_masks):
+            masks = self.training_masks(count, rng)
+        else:
+            masks = self.training_masks[rng.integers(len(self.training_masks), size=count)]
         noise = latent_noise(self.seed, step, self.vae.device, self.vae.dtype)
-        masks = self.training_masks[chosen]
         terms = self._terms(self.training_rows[rows], masks, noise, LOG_STD_FLOOR, rng)
         means = {name: values.mean() for name, values in terms.items()}
         # After a restart `step` is beyond the last one; the weights go on as planned.

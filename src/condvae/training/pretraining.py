@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.training.acceleration import autocast
+from condvae.training.acceleration import autocast, warn_of_slow_precision
 from condvae.training.config import TrainingConfig
 from condvae.training.pixels import load_pixels
 from condvae.training.randomness import image_noise, latent_noise, rows_of_step
@@ -83,6 +83,7 @@ class NegativeElbo:
         self.validation_rows = validation_rows
         self.config = config
         self.seed = seed
+        warn_of_slow_precision(config.precision, vae.device, f"{self.section}.precision")
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean negative ELBO of one batch, nats per dimension."""

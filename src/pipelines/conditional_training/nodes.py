@@ -19,7 +19,8 @@ from condvae.training import ObjectiveConfig, TrainingConfig
 from condvae.training.acceleration import resolve_device
 from condvae.training.start import StartConfig
 from pipelines.parameters import ModelConfig, TaskConfig
-from pipelines.provenance import warn_of_seen_start
+from pipelines.provenance import check_weights, warn_of_seen_start
+from pipelines.shortcomings import VAE_SHORTCOMINGS, list_shortcomings
 from pipelines.tracking import command, progress_bar, training_callbacks
 
 
@@ -35,6 +36,7 @@ def train_partial_encoder(
     device: str,
     seed: int,
     objective: dict[str, Any] | None = None,
+    recipe: str | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, float]]]:
     """Train (or go on training) c(z | y); return the posterior's description and the history."""
     shape = read_config(ModelConfig, model, "model")
@@ -51,6 +53,7 @@ def train_partial_encoder(
     )
     images = open_images(Path(image_store["folder"]))
     vae, vae_card = load_vae(pretrained_vae["folder"], resolve_device(device))
+    check_weights(pretrained_vae, vae_card)
     run = ConditionalRun(
         settings,
         vae,
@@ -61,9 +64,12 @@ def train_partial_encoder(
     )
     warn_of_seen_start(run.start, image_store)
     result = run.train(training_callbacks(run.start))
+    trained_along = settings.objective.trained == "all"
     facts = {
         "name": image_store["name"],
         "vae": pretrained_vae["name"],
+        VAE_SHORTCOMINGS: [] if trained_along else list_shortcomings(vae_card),
+        **({"recipe": recipe} if recipe else {}),
         "licences": _list_licences(images, pretrained_vae["name"], vae_card),
     }
     card = run.save(facts, {"command": command()}, progress_bar)
@@ -75,6 +81,7 @@ def train_partial_encoder(
         "vae": pretrained_vae["name"],
         "vae_sha256": card.get("vae_sha256", pretrained_vae["sha256"]),
         "start": run.start.identity["start"],
+        "command": command(),
         "images_per_second": result.images_per_second,
     }
     return description, result.history

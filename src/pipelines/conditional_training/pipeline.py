@@ -26,6 +26,7 @@ def create_pipeline(**kwargs: object) -> Pipeline:
                     "params:device",
                     "params:seed",
                     "params:objective",
+                    "params:recipe",
                 ],
                 ["posterior", "training_history"],
                 name="train_partial_encoder_node",

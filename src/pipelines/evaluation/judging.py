@@ -227,8 +227,16 @@ def judge_source(
     return Judgement(source, scores, temperature, time.perf_counter() - started, folder.cases_saved)
 
 
-def tabulate_judgements(bench: Bench, judged: Mapping[str, Judgement]) -> Outputs:
-    """Make every table and picture array of an evaluation; the first source is the reference."""
+def tabulate_judgements(
+    bench: Bench, judged: Mapping[str, Judgement], posterior: Mapping[str, Any] | None = None
+) -> Outputs:
+    """Make every table and picture array of an evaluation; the first source is the reference.
+
+    Args:
+        bench: What was judged by.
+        judged: Judgements by sampler.
+        posterior: Description of the posterior that samplers of ours were made of; None = none was.
+    """
     level, seed = bench.settings.level, bench.settings.seed
     scores = {name: judgement.scores for name, judgement in judged.items()}
     rows = []
@@ -262,6 +270,8 @@ def tabulate_judgements(bench: Bench, judged: Mapping[str, Judgement]) -> Output
     first = judged[reference]
     facts = {
         **bench.facts,
+        "command": tracking.command(),
+        **({"posterior_sha256": posterior["sha256"]} if posterior else {}),
         "resizers": {
             extractor.name: extractor.resizer
             for extractor in (bench.extractors.fidelity, bench.extractors.perceptual)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from condvae.evaluation.grouping import POOLED
 from condvae.model_card import record_scores
+from pipelines.evaluation.agreement import check_scores_are_of
 
 __all__ = ["record_scores_node"]
 
@@ -27,6 +28,7 @@ def record_scores_node(
     metrics: pd.DataFrame,
     calibration: Mapping[str, Any],
     folders: Mapping[str, str],
+    evaluation_facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the pooled scores of the trained posterior to its folder.
 
@@ -36,6 +38,7 @@ def record_scores_node(
     Returns:
         `folder`, and `recorded`: whether anything was written.
     """
+    check_scores_are_of(evaluation_facts, posterior, evaluation_manifest)
     folder = Path(posterior["folder"])
     own = folder.resolve() == (Path(folders["inpaint"]) / "posterior").resolve()
     rows = metrics[(metrics["sampler"] == SAMPLER) & (metrics["bin"] == POOLED)]

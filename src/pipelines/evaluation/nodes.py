@@ -32,6 +32,7 @@ from condvae.pretrained import resolve_posterior
 from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training.acceleration import resolve_device
 from pipelines import tracking
+from pipelines.evaluation.agreement import check_scores_are_of
 from pipelines.evaluation.attribute_reader import train_reader
 from pipelines.evaluation.judging import (
     Outputs,
@@ -185,7 +186,7 @@ def evaluate_samplers(
         bound_draws=config.bound_draws,
         device=device,
     )
-    return tabulate_judgements(bench, judged)
+    return tabulate_judgements(bench, judged, posterior)
 
 
 def score_samples(
@@ -226,7 +227,7 @@ def score_samples(
             bound_draws=(),
             device=device,
         )
-    return tabulate_judgements(bench, judged)
+    return tabulate_judgements(bench, judged, posterior if config.against else None)
 
 
 def write_exchange(
@@ -259,7 +260,14 @@ def collect_facts(
     evaluation_facts: dict[str, Any],
     device: str,
 ) -> dict[str, Any]:
-    """Gather what the report says about the run."""
+    """Gather what the report says about the run.
+
+    Raises:
+        ConfigurationError: The scores are of another posterior.
+    """
+    check_scores_are_of(evaluation_facts, posterior)
+    # Of other commands than this one where nodes were skipped.
+    made_by = [d["command"] for d in (posterior, evaluation_facts) if "command" in d]
     resolved = resolve_device(device)
     return {
         **{key: posterior[key] for key in ("task", "task_options") if key in posterior},
@@ -268,7 +276,7 @@ def collect_facts(
             for key in ("is_exact", "guidance", "guidance_rule")
             if key in evaluation_facts
         },
-        "command": tracking.command(),
+        "command": " && ".join(dict.fromkeys(made_by)) or tracking.command(),
         **tracking.git_state(),
         "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else "cpu",
         **{name: evaluation_facts[name] for name in ("seed", "temperature", "manifest")},
@@ -327,6 +335,7 @@ def _describe_model(posterior: dict[str, Any]) -> dict[str, Any]:
         "parameters": card["parameters"],
         "frozen_vae": posterior["vae"],
         "frozen_vae_sha256": (card.get("weights_source") or {}).get("vae"),
+        "trained_by": (card.get("weights_source") or {}).get("command"),
     }
     if card.get("vae_changed"):
         model |= {"vae_changed": True, "vae_sha256": card["vae_sha256"]}

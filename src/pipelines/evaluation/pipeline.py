@@ -59,6 +59,7 @@ def create_pipeline(size: str = "quick") -> Pipeline:
             "metrics",
             "calibration",
             "params:folders",
+            "evaluation_facts",
         ],
         "model_card",
         name="record_scores_node",

@@ -37,11 +37,11 @@ from pipelines.parameters.overlay import TASK_PIPELINES, override_sections
 from pipelines.parameters.reevaluation import ReevaluationConfig
 from pipelines.parameters.registry import RegistryConfig
 
-__all__ = ["check_parameters"]
+__all__ = ["SECTIONS", "VALUES", "check_parameters"]
 
 RECIPES = ("tuned", "published")
 
-_SECTIONS: dict[str, type] = {
+SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "folders": FoldersConfig,
     "weights": WeightsConfig,
@@ -69,7 +69,7 @@ _SECTIONS: dict[str, type] = {
 }
 # Values that are no sections; mlflow_run_id continues an existing MLflow run, mlflow_run_name names a
 # new one.
-_VALUES: dict[str, type | tuple[type, ...]] = {
+VALUES: dict[str, type | tuple[type, ...]] = {
     "device": str,
     "seed": int,
     "recipe": str,
@@ -98,15 +98,15 @@ def check_parameters(parameters: Mapping[str, Any], project: Path | None = None)
         ConfigurationError: A section or key is unknown, a value has the wrong type or range, or
             sections contradict each other; the message names the parameter.
     """
-    known = [*_SECTIONS, *_VALUES]
+    known = [*SECTIONS, *VALUES]
     for name, value in parameters.items():
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             raise ConfigurationError(f"unknown parameter {name} ({hint})")
-        if name in _VALUES and (not isinstance(value, _VALUES[name]) or isinstance(value, bool)):
+        if name in VALUES and (not isinstance(value, VALUES[name]) or isinstance(value, bool)):
             raise ConfigurationError(f"{name} = {value!r}: expected {_NAMES[name]}")
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         read_config(section, parameters.get(name), name)
     if parameters["seed"] < 0:
         raise ConfigurationError(f"seed = {parameters['seed']!r}: expected >= 0")
@@ -128,12 +128,12 @@ def _check_overlays(parameters: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"tasks.{name} = {overlay!r}: expected sections of parameters")
         overlaid = override_sections(parameters, overlay)
         for section in overlay:
-            if section not in _SECTIONS:
-                known = ", ".join(_SECTIONS)
+            if section not in SECTIONS:
+                known = ", ".join(SECTIONS)
                 raise ConfigurationError(
                     f"unknown parameter tasks.{name}.{section} (known: {known})"
                 )
-            read_config(_SECTIONS[section], overlaid[section], f"tasks.{name}.{section}")
+            read_config(SECTIONS[section], overlaid[section], f"tasks.{name}.{section}")
 
 
 def _check_task(parameters: Mapping[str, Any]) -> None:

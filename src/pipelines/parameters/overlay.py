@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["TASK_PIPELINES", "name_of_task", "override", "override_sections"]
+__all__ = ["TASK_PIPELINES", "leaves", "name_of_task", "override", "override_sections"]
 
 # Pipelines with the nodes of `inpaint` and parameters of their own, see the section `tasks`.
 TASK_PIPELINES = ("super_resolve", "colorize", "edges_to_photo", "label_to_image")
@@ -36,3 +36,12 @@ def name_of_task(parameters: Mapping[str, Any]) -> Any:
     """What `task.name` is in parameters that are not checked; None where there is none."""
     task = parameters.get("task")
     return task.get("name") if isinstance(task, Mapping) else None
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of a nested mapping; an empty one counts as a value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import open_images
-from condvae.model_folder import save_vae, vae_source
+from condvae.model_folder import read_card, save_vae, vae_source
 from condvae.training import TrainingConfig, fit
 from condvae.training.acceleration import place, resolve_device
 from condvae.training.initial import new_vae
@@ -18,6 +19,8 @@ from condvae.vdvae.checkpoints import load_strictly
 from pipelines.parameters import ModelConfig
 from pipelines.provenance import warn_of_seen_start
 from pipelines.tracking import command, log_metrics, training_callbacks
+
+log = logging.getLogger(__name__)
 
 
 def train_vae(
@@ -73,12 +76,14 @@ def train_vae(
     log_metrics({"test/bits_per_dim": bits, "test/bits_per_dim_standard_error": error})
     facts = {
         "name": image_store["name"],
+        "data": images.describe(),
         "weights_source": {"command": command(), "run": run, **chosen.identity},
         "test_bits_per_dim": bits,
         "test_bits_per_dim_standard_error": error,
         "test_images": len(test),
     }
     folder = root / image_store["name"]
+    _set_aside(folder, run)
     card = save_vae(folder, vae, facts)
     return {
         "folder": str(folder),
@@ -89,3 +94,22 @@ def train_vae(
         "images_per_second": result.images_per_second,
         "history": result.history,
     }
+
+
+def _set_aside(folder: Path, run: str) -> None:
+    """Keep the VAE of another run that has this one's name, under a name of its own."""
+    try:
+        card = read_card(folder, "vae")
+    except ConfigurationError:
+        return  # nothing, or nothing whole
+    source = card.get("weights_source") or {}
+    if source.get("run") == run:
+        return
+    kept = folder.with_name(f"{folder.name}-{card['sha256'][:12]}")
+    if not kept.exists():
+        folder.rename(kept)
+    log.warning(
+        "%s held the VAE of another run (sha256 %s, made by %s): it is %s now, and the name is this "
+        "run's VAE",
+        *(folder, card["sha256"][:12], source.get("command", "an unknown command"), kept),
+    )

@@ -56,7 +56,7 @@ def open_champion(
 ) -> Found:
     """Find the champion, check it, and put together everything that the verdict depends on."""
     config = read_config(ReevaluationConfig, reevaluate, "reevaluate")
-    name = registered_name(task["name"], data["name"])
+    name = registered_name(task["name"], data["name"], task.get("options"))
     registered = open_registered(name)
     images = open_images(Path(image_store["folder"]))
     card, findings = check_weights(registered)

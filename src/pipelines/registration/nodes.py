@@ -13,16 +13,16 @@ import pandas as pd
 from condvae.configuration import read_config
 from condvae.files import write_json
 from condvae.model_folder import read_card
+from pipelines.evaluation.agreement import check_scores_are_of
 from pipelines.model_registry import register
-from pipelines.parameters import RegistryConfig, SamplingConfig
-from pipelines.posteriors import check_weights
+from pipelines.parameters import RegistryConfig
+from pipelines.provenance import check_weights
 from pipelines.tracking import git_state
 
 __all__ = ["register_posterior"]
 
 
 def register_posterior(
-    image_store: Mapping[str, Any],
     posterior: Mapping[str, Any],
     evaluation_manifest: Mapping[str, Any],
     cases: pd.DataFrame,
@@ -31,8 +31,6 @@ def register_posterior(
     model_card: Mapping[str, Any],
     report_files: Mapping[str, Any],
     registry: Mapping[str, Any],
-    sampling: Mapping[str, Any],
-    recipe: str,
 ) -> dict[str, Any]:
     """Register the posterior with its evaluation; describe the version.
 
@@ -47,8 +45,9 @@ def register_posterior(
     rule = read_config(RegistryConfig, registry, "registry")
     if not rule.register:
         return {"registered": False}
-    check_weights(posterior, read_card(posterior["folder"], "posterior"))
-    how = read_config(SamplingConfig, sampling, "sampling")
+    check_scores_are_of(evaluation_facts, posterior, evaluation_manifest)
+    card = read_card(posterior["folder"], "posterior")
+    check_weights(posterior, card)
     run = mlflow.active_run()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -57,15 +56,16 @@ def register_posterior(
         found = register(
             posterior["folder"],
             task=posterior["task"],
-            data=image_store["name"],
+            data=card["name"],
             cases=folder / "cases.parquet",
             calibration=folder / "calibration.json",
             manifest=Path(evaluation_manifest["path"]),
             facts={**evaluation_facts, "size": evaluation_manifest["size"]},
             run_id=None if run is None else run.info.run_id,
-            temperature=how.temperature,
-            guidance=how.guidance,
-            tags={"recipe": recipe, **git_state()},
+            # As it was evaluated, and trained: nodes may have been skipped since parameters changed.
+            temperature=evaluation_facts["temperature"],
+            guidance=evaluation_facts.get("guidance", 1.0),
+            tags={"recipe": str(card.get("recipe", "unknown")), **git_state()},
             rule=rule,
         )
     return {

@@ -16,7 +16,6 @@ def create_pipeline() -> Pipeline:
             node(
                 register_posterior,
                 [
-                    "image_store",
                     "posterior",
                     "evaluation_manifest",
                     "cases",
@@ -25,8 +24,6 @@ def create_pipeline() -> Pipeline:
                     "model_card",
                     "report_files",
                     "params:registry",
-                    "params:sampling",
-                    "params:recipe",
                 ],
                 "registration",
                 name="register_posterior_node",

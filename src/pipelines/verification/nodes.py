@@ -17,6 +17,7 @@ from condvae.pretrained import ScoreMismatchError, check_score, stated_score
 from condvae.training.acceleration import explain_out_of_memory, resolve_device
 from condvae.training.pretraining import bits_per_dim
 from pipelines.parameters import VerifyConfig
+from pipelines.provenance import check_weights
 from pipelines.tracking import log_metrics, progress_bar
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ def verify_score(
     """Measure bits per dimension on random test images; return the verdict."""
     config = read_config(VerifyConfig, verify, "verify")
     vae, card = load_vae(pretrained_vae["folder"], resolve_device(device))
+    check_weights(pretrained_vae, card)
     expected, expected_error = stated_score(Path(pretrained_vae["folder"]), card)
     images = open_images(Path(image_store["folder"]))
     test = images.indices("test")

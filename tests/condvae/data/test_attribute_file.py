@@ -147,7 +147,7 @@ def test_two_numbers_are_continuous_on_request(encode):
 @pytest.mark.parametrize(
     ("cells", "declared", "known"),
     [
-        (("10", "NaN", "20", "NA"), "", (10, None, 20, None)),
+        (("10", "NaN", "20", "30"), "", (10, None, 20, 30)),
         (('"1,5"', '"3,5"', "", "4"), "", (1.5, 3.5, None, 4)),
         (("-1", "0", "1", "2"), "continuous?-1", (None, 0, 1, 2)),
         (("-1", "0", "1", "2"), "continuous", (-1, 0, 1, 2)),

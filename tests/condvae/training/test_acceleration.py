@@ -2,7 +2,12 @@ import pytest
 import torch
 
 from condvae.configuration import ConfigurationError
-from condvae.training.acceleration import autocast, explain_out_of_memory, resolve_device
+from condvae.training.acceleration import (
+    autocast,
+    explain_out_of_memory,
+    resolve_device,
+    warn_of_slow_precision,
+)
 
 
 def test_the_processor_can_always_be_had():
@@ -49,3 +54,33 @@ def test_running_out_of_memory_names_the_parameter_and_its_value():
 def test_other_errors_pass_through():
     with pytest.raises(KeyError), explain_out_of_memory("x", 1):
         raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("found", "device", "precision", "warned"),
+    [
+        ({"avx2": True, "avx512_f": True}, "cpu", "bfloat16", True),
+        ({"neon": True, "bf16": False}, "cpu", "bfloat16", True),
+        ({"avx512_bf16": True}, "cpu", "bfloat16", False),
+        ({"amx_bf16": True}, "cpu", "bfloat16", False),
+        ({"bf16": True}, "cpu", "bfloat16", False),
+        ({}, "cpu", "float32", False),
+        ({}, "cuda", "bfloat16", False),
+    ],
+)
+def test_a_processor_without_bfloat16_units_is_named(
+    monkeypatch, caplog, found, device, precision, warned
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    warn_of_slow_precision(precision, torch.device(device), "training.precision")
+    assert ("training.precision = bfloat16: this processor has no units" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_an_older_pytorch_is_asked_what_it_knows(monkeypatch, caplog, units):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units)
+    warn_of_slow_precision("bfloat16", torch.device("cpu"), "training.precision")
+    assert bool(caplog.records) != units

@@ -40,9 +40,8 @@ def run_pipeline(images, tmp_path_factory):
             "fingerprint": images.fingerprint,
             "image_size": 16,
         }
-        folder_of_model = find_model("digits_inpainting")
-        sha256 = read_card(folder_of_model)["sha256"]
-        model = {"folder": str(folder_of_model), "sha256": sha256}
+        posterior = find_model("digits_inpainting")
+        model = {"folder": str(posterior), "sha256": read_card(posterior)["sha256"]}
         values = {
             "image_store": store,
             "posterior": model,

@@ -61,6 +61,7 @@ def test_card_counts_images_and_names_licences(train):
     counts = card["data"].pop("images")
     assert card["data"] == {
         "fingerprint": images.fingerprint,
+        "images_sha256": images.images_sha256,
         "source": "digits",
         "split": "random",
     }

@@ -7,6 +7,7 @@ import math
 import pandas as pd
 import pytest
 
+from condvae.configuration import ConfigurationError
 from condvae.model_folder import read_card, save_posterior
 from pipelines.evaluation.model_card import record_scores_node
 
@@ -33,7 +34,7 @@ def make_metrics(samplers=("ipa", "prior", "ipa_t0.7")):
 def record(tmp_path, make_posterior):
     """Saves a posterior in `folder` and records scores of it."""
 
-    def record(folder, metrics=None, calibration=None):
+    def record(folder, metrics=None, calibration=None, facts=None):
         if not (folder / "card.json").exists():
             save_posterior(folder, make_posterior(), {"name": "digits"})
         return record_scores_node(
@@ -43,6 +44,7 @@ def record(tmp_path, make_posterior):
             make_metrics() if metrics is None else metrics,
             calibration or {"ipa": {"verdicts": {"pooled": VERDICT}}},
             {"inpaint": str(tmp_path / "inpaint")},
+            facts or {},
         )
 
     return record
@@ -74,6 +76,19 @@ def test_calibration_may_be_missing(record, tmp_path):
     folder = tmp_path / "inpaint" / "posterior"
     record(folder, calibration={"prior": {}})
     assert read_card(folder)["scores"]["quick"]["calibration"] is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [({"posterior_sha256": "e" * 64}, "posterior"), ({"manifest": "e" * 64}, "manifest")],
+)
+def test_scores_of_another_posterior_or_manifest_are_refused(record, tmp_path, facts, what):
+    folder = tmp_path / "inpaint" / "posterior"
+    with pytest.raises(ConfigurationError, match=f"scores are of the {what} eeeeeeeeeeee..., but"):
+        record(folder, facts=facts)
+    assert "scores" not in read_card(folder)
+    own = {"posterior_sha256": read_card(folder)["sha256"], "manifest": MANIFEST["sha256"]}
+    assert record(folder, facts=own)["recorded"]
 
 
 def test_models_of_others_stay_as_they_are(record, tmp_path):
