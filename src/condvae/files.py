@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,16 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["PICTURE_FORMATS", "fingerprint", "open_atomic", "sha256_of_file", "write_json"]
+__all__ = [
+    "PICTURE_FORMATS",
+    "fingerprint",
+    "locked",
+    "open_atomic",
+    "sha256_of_file",
+    "write_json",
+]
+
+log = logging.getLogger(__name__)
 
 # What image files are read as. Pillow goes by content, not by name, and hands some formats to other
 # programs (EPS to Ghostscript).
@@ -74,6 +84,39 @@ def open_atomic(path: str | os.PathLike[str], *, keep: bool = False) -> Iterator
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str], waiting: str | None = None) -> Iterator[None]:
+    """Keep other processes out while the block runs; the lock ends with the block or the process.
+
+    Where the platform or the file system has no such locks nothing is kept out.
+
+    Args:
+        path: Of a folder that is there, or of a lock file, which is made.
+        waiting: Logged when another process has the lock, which is then waited for; None = do not
+            wait.
+
+    Raises:
+        BlockingIOError: Another process has it, and `waiting` is None.
+    """
+    flags = os.O_RDONLY if os.path.isdir(path) else os.O_WRONLY | os.O_CREAT
+    descriptor = os.open(path, flags) if fcntl else None
+    try:
+        if descriptor is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting is None:
+                    raise
+                log.info("%s", waiting)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError:  # not on every file system
+                pass
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -34,6 +34,7 @@ from pipelines.parameters import (
     ScoreConfig,
     check_parameters,
 )
+from pipelines.parameters.shape_file import read_shape_files
 from pipelines.recipe import apply_recipe
 from pipelines.session import requested_pipelines
 from pipelines.session_run import session_run
@@ -73,7 +74,8 @@ class ParameterHooks:
                 loader, requested_pipelines(), context.project_path
             )
             check_parameters(configured)
-            effective = apply_recipe(configured, loader.runtime_params or {}, context.project_path)
+            given = read_shape_files(loader.runtime_params or {}, context.project_path)
+            effective = apply_recipe(configured, given, context.project_path)
             check_parameters(effective, context.project_path)
             loader["parameters"] = effective
             session_run.prepare()

@@ -22,7 +22,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from condvae.configuration import ConfigurationError
-from condvae.files import fingerprint, sha256_of_file
+from condvae.files import fingerprint, locked, sha256_of_file
 from condvae.model_folder import CARD, read_card
 from condvae.pretrained.cards import bundled_folder, read_cards
 from condvae.pretrained.store import find_model
@@ -39,11 +39,6 @@ from pipelines.registered_posterior import (
 )
 from pipelines.run_database import SQLITE
 from pipelines.shortcomings import list_shortcomings
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "RegisteredPosterior",
@@ -327,11 +322,9 @@ def _bundled_posteriors() -> dict[str, str]:
 def _writing_registry() -> Iterator[None]:
     """One process at a time; for other uses of the database MLflow itself waits 20 s."""
     uri = mlflow.get_registry_uri()
-    locked = fcntl is not None and uri.startswith(SQLITE)
     path = Path(uri.removeprefix(SQLITE)).with_name("registry.lock")
-    with path.open("w") if locked else contextlib.nullcontext() as file:
-        if file is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = locked(path, "waiting for another process that registers a model")
+    with lock if uri.startswith(SQLITE) else contextlib.nullcontext():
         try:
             yield
         except MlflowException as error:

@@ -63,7 +63,7 @@ def test_complete_twice(project, own_pictures, own_models):
     manifest = json.loads((catalog / "completion_manifest.json").read_text())
     assert [one["name"] for one in manifest["pictures"]] == ["a", "b"]
     assert manifest["completed_now"] == 2
-    assert "kedro run --env=test --pipeline=complete" in manifest["command"]
+    assert "kedro run --pipeline=complete --env=test" in manifest["command"]
     page = json.loads((catalog / "completion_page.json").read_text())
     assert page == {"folder": str(output), "page": "index.html", "names": ["a", "b"]}
     client, (run, *_) = project.runs()

@@ -7,11 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from condvae.configuration import ConfigurationError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
+from condvae.files import locked
 
 __all__ = ["LOCK", "locked_output"]
 
@@ -28,9 +24,7 @@ def locked_output(output: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         try:
             output.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((output / LOCK).open("w"))
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(output / LOCK))
         except BlockingIOError:
             raise ConfigurationError(
                 f"output = {str(output)!r} is in use by another process; wait for it or choose "

@@ -40,8 +40,8 @@ from condvae.data.store import (
     PreparedImages,
     open_images,
 )
-from condvae.data.unfinished import Duplicate, UnfinishedStore, lock_folder
-from condvae.files import fingerprint, sha256_of_file, write_json
+from condvae.data.unfinished import Duplicate, UnfinishedStore
+from condvae.files import fingerprint, locked, sha256_of_file, write_json
 
 __all__ = ["bring_to_canvas", "prepare_images"]
 
@@ -72,21 +72,29 @@ def prepare_images(
 
     Raises:
         ConfigurationError: Missing or unsuitable source, a picture that cannot be read or does not
-            fit the canvas, a duplicate where none may be, a split without images, or another process
-            that prepares the same folder.
+            fit the canvas, a duplicate where none may be, or a split without images.
     """
     folder = Path(folder)
     source = open_source(config)
     identity = source.identity()
-    if _describes(folder / META, config, identity):
-        with contextlib.suppress(ConfigurationError):  # not whole: repaired below
-            return open_images(folder)
+    if (found := _open_prepared(config, folder, identity)) is not None:
+        return found
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder):
+    with locked(folder, f"waiting for another process, which prepares images in {folder}"):
+        if (found := _open_prepared(config, folder, identity)) is not None:
+            return found  # it has made the same
         for leftover in folder.glob(".*.tmp"):  # of runs that were killed
             leftover.unlink(missing_ok=True)
         _write_store(source, identity, config, folder, progress)
     return open_images(folder)
+
+
+def _open_prepared(config: DataConfig, folder: Path, identity: str) -> PreparedImages | None:
+    """What is there already, None where it is something else or not whole."""
+    if _describes(folder / META, config, identity):
+        with contextlib.suppress(ConfigurationError):
+            return open_images(folder)
+    return None
 
 
 def _write_store(

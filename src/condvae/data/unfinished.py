@@ -8,24 +8,22 @@ it is cut off. A journal of another source or other parameters is thrown away wi
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
 from condvae.data.records import ImageRecord
 
-__all__ = ["Duplicate", "UnfinishedStore", "lock_folder"]
+__all__ = ["Duplicate", "UnfinishedStore"]
 
 JOURNAL = "journal.jsonl"
 COMMIT_BYTES = 2**26
@@ -211,36 +209,6 @@ class UnfinishedStore:
         line = json.dumps(entry, separators=(",", ":"), allow_nan=False)
         self._journal.write(line.encode() + b"\n")
         _flush(self._journal)
-
-
-@contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from preparing the same folder; the lock ends with the process.
-
-    Args:
-        folder: It exists.
-
-    Raises:
-        ConfigurationError: Another process is at it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not on every platform
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"{folder}: another process is preparing these images; wait for it"
-            ) from None
-        except OSError:  # not on every file system
-            pass
-        yield
-    finally:
-        os.close(descriptor)
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(ImageRecord))

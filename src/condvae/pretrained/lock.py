@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from condvae.configuration import ConfigurationError, read_config
-from condvae.files import write_json
+from condvae.files import locked, write_json
 
 __all__ = ["LOCK_FILE", "Pin", "add_pin", "held", "read_pins"]
 
 FORMAT = 1
 LOCK_FILE = "pretrained.lock.json"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,10 +70,5 @@ def add_pin(folder: Path, name: str, pin: Pin, lock_file: str = LOCK_FILE) -> No
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keep other processes from changing a cache folder; waits for the one that is at it."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process that fetches into %s", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder / ".lock", f"waiting for another process that fetches into {folder}"):
         yield

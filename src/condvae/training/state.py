@@ -14,12 +14,7 @@ from typing import Any
 import torch
 
 from condvae.configuration import ConfigurationError
-from condvae.files import open_atomic, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
+from condvae.files import locked, open_atomic, write_json
 
 __all__ = ["MARKER", "CheckpointFolder"]
 
@@ -62,20 +57,9 @@ class CheckpointFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out of the folder; the lock ends with the block or the process.
-
-        Raises:
-            ConfigurationError: Another process is training in this folder.
-        """
-        with (self.folder / "lock").open("w") as file:
-            try:
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigurationError(
-                    f"{self.folder} is in use: the same training runs in another process. Wait for "
-                    "it; this command then finds its result"
-                ) from None
+        """Keep other processes out of the folder, waiting for the one that trains in it."""
+        waiting = f"waiting for another process, which does the same training in {self.folder}"
+        with locked(self.folder / "lock", waiting):
             # A kill in the middle of a write leaves its temporary file, as large as a checkpoint.
             for path in self.folder.glob(".*.tmp"):
                 path.unlink(missing_ok=True)

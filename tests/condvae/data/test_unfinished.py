@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -192,12 +195,24 @@ def test_a_killed_process_is_continued(config, tmp_path, monkeypatch, undisturbe
     assert {name: (tmp_path / "store" / name).read_bytes() for name in FILES} == undisturbed
 
 
-def test_two_processes_do_not_write_one_folder(config, tmp_path):
+@pytest.mark.parametrize("end", ["kill", "finish"])
+def test_second_process_waits_and_takes_what_the_first_has_made(
+    config, tmp_path, monkeypatch, caplog, end
+):
     pytest.importorskip("fcntl")
     process = start(config, tmp_path / "store", 25, "wait")
     assert process.stdout.readline() == "waiting\n"
-    with pytest.raises(ConfigurationError, match="another process is preparing these images"):
-        prepare_images(config, tmp_path / "store")
-    process.kill()
-    process.communicate(timeout=60)
-    assert len(prepare_images(config, tmp_path / "store").records) == COUNT - 6
+    asked, found = interrupt_after(monkeypatch, 1000), []
+    other = threading.Thread(
+        target=lambda: found.append(prepare_images(config, tmp_path / "store"))
+    )
+    with caplog.at_level(logging.INFO):
+        other.start()
+        while "waiting for another process" not in caplog.text:
+            time.sleep(0.01)
+    if end == "kill":
+        process.kill()
+    process.communicate("\n" if end == "finish" else None, timeout=60)
+    other.join(timeout=60)
+    assert len(found[0].records) == COUNT - 6
+    assert (len(asked) == 0) == (end == "finish")

@@ -1,4 +1,6 @@
 import logging
+import threading
+import time
 
 import pytest
 import torch
@@ -119,17 +121,21 @@ def test_what_a_kill_before_the_removal_left_is_removed(tmp_path):
     assert names(tmp_path) == [*checkpoints, "lock", "run.json"]
 
 
-def test_second_process_is_kept_out_until_the_first_is_done(tmp_path):
-    folder = CheckpointFolder(tmp_path, "f" * 64)
-    other = CheckpointFolder(tmp_path, "f" * 64)
-    with (
-        folder.locked(),
-        pytest.raises(ConfigurationError, match="is in use: the same training runs"),
-        other.locked(),
-    ):
-        pass
-    with other.locked():
-        pass
+def test_second_process_waits_until_the_first_is_done(tmp_path, caplog):
+    events = []
+
+    def wait():
+        with CheckpointFolder(tmp_path, "f" * 64).locked():
+            events.append("second")
+
+    other = threading.Thread(target=wait)
+    with caplog.at_level(logging.INFO), CheckpointFolder(tmp_path, "f" * 64).locked():
+        other.start()
+        while "waiting for another process" not in caplog.text:
+            time.sleep(0.01)
+        events.append("first")
+    other.join(timeout=30)
+    assert events == ["first", "second"]
 
 
 def test_flipped_bit_is_noticed(tmp_path, caplog):
