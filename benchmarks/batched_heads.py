@@ -16,8 +16,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from condvae.conditional import PartialEncoder, Trunk, forward_kl, run_trunk
-from condvae.distributions import DiagonalGaussian
+from condvae.ground.distributions import DiagonalGaussian
+from condvae.ipa import PartialEncoder, Trunk, forward_kl, run_trunk
 from condvae.training.initial import new_vae
 from condvae.vdvae import ARCHITECTURES
 

@@ -34,11 +34,11 @@ import torch
 from central_claim_bench import ARMS, Bench, Setting
 from central_claim_runs import Job, find_costs, on_grid
 from central_claim_tables import summarise, write_tables
-from condvae.conditional import ConditionalModel, UnconditionalLatents
 from condvae.data import DataConfig
 from condvae.data.config import FITS
-from condvae.model_folder import load_vae, read_card
-from condvae.pretrained import resolve_vae
+from condvae.ipa import ConditionalModel, UnconditionalLatents
+from condvae.models import resolve_vae
+from condvae.models.folder import load_vae, read_card
 
 TRIAL = 3  # a learning rate is tried for this part of the steps
 

@@ -9,24 +9,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from condvae.conditional import ConditionalModel, PartialEncoder, heads_for, initialise
 from condvae.data import DataConfig, PreparedImages, prepare_images
-from condvae.files import open_atomic, sha256_of_file
-from condvae.images import to_nchw
-from condvae.metrics.cases import build_cases, read_cases, write_cases
-from condvae.metrics.extractors import load_extractor
-from condvae.metrics.feature_network import save_feature_network, train_feature_network
-from condvae.metrics.frechet import frechet_distance
-from condvae.model_folder import load_vae, read_card
-from condvae.posterior import ImagePosterior
+from condvae.evaluation.cases import build_cases, read_cases, write_cases
+from condvae.ground.devices import place, resolve_device
+from condvae.ground.files import open_atomic, sha256_of_file
+from condvae.ground.images import to_nchw
+from condvae.ground.pixels import load_pixels
+from condvae.ipa import ConditionalModel, PartialEncoder, heads_for, initialise
+from condvae.masks.sampling import MaskConfig, draw_masks
+from condvae.models.folder import load_vae, read_card
+from condvae.posterior.image_posterior import ImagePosterior
+from condvae.scores.extractors import load_extractor
+from condvae.scores.feature_network import save_feature_network, train_feature_network
+from condvae.scores.frechet import frechet_distance
 from condvae.tasks import Inpainting
-from condvae.tasks.mask_sampling import MaskConfig, draw_masks
 from condvae.tasks.subject import Subject
 from condvae.training import ObjectiveConfig, TrainingConfig
-from condvae.training.acceleration import place, resolve_device
-from condvae.training.conditioning import ConditionalObjective, objective_class
 from condvae.training.initial import new_vae
-from condvae.training.pixels import load_pixels
+from condvae.training.objectives import ConditionalObjective, objective_class
 from condvae.training.randomness import image_noise
 
 __all__ = ["ARMS", "BATCH", "Arm", "Bench", "Setting"]

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from central_claim_bench import ARMS, BATCH, Arm, Bench
-from condvae.conditional import ConditionalModel
 from condvae.evaluation.learning_curves import LearningCurve, keep_result, spaced_steps
-from condvae.files import fingerprint
+from condvae.ground.files import fingerprint
+from condvae.ipa import ConditionalModel
 from condvae.training import TrainingConfig, TrainingDivergedError, fit
-from condvae.training.conditioning import ConditionalObjective
 from condvae.training.ema import WeightAverage
+from condvae.training.objectives import ConditionalObjective
 
 __all__ = ["Job", "find_costs", "on_grid"]
 

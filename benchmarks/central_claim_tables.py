@@ -17,7 +17,7 @@ from condvae.evaluation.learning_curves import (
     mean_of_runs,
     reach_of_runs,
 )
-from condvae.files import open_atomic, write_json
+from condvae.ground.files import open_atomic, write_json
 from condvae.plots.labels import format_value
 from condvae.plots.style import png_bytes
 from condvae.plots.training_time import TimedRuns, plot_training_time

@@ -24,18 +24,18 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from condvae.conditional import ConditionalModel, PartialEncoder
-from condvae.posterior import ImagePosterior
-from condvae.tasks.inpainting import Inpainting
-from condvae.training.acceleration import place
-from condvae.training.conditioning import ForwardKL
-from condvae.vdvae import VDVAE
-from condvae.vdvae.checkpoints import (
+from condvae.ground.devices import place
+from condvae.ipa import ConditionalModel, PartialEncoder
+from condvae.models.official_layout import (
     load_official_conditional,
     merge_conditional,
     write_official,
 )
-from condvae.vdvae.presets import PRESETS, preset_named
+from condvae.models.presets import PRESETS, preset_named
+from condvae.posterior.image_posterior import ImagePosterior
+from condvae.tasks.inpainting import Inpainting
+from condvae.training.objectives import ForwardKL
+from condvae.vdvae import VDVAE
 
 T = TypeVar("T")
 

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from condvae import ImagePosterior, load_posterior
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data import DataConfig, PreparedImages, prepare_images
-from condvae.files import write_json
-from condvae.images import to_nchw
-from condvae.input_check import check_observations, input_reference
-from condvae.model_folder import CARD
-from condvae.pretrained import find_model
-from condvae.tasks.mask_sampling import MaskConfig, draw_mask_in_bin
-from condvae.tasks.masks import OBSERVED_BINS, bin_name
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.files import write_json
+from condvae.ground.images import to_nchw
+from condvae.masks.kinds import OBSERVED_BINS, bin_name
+from condvae.masks.sampling import MaskConfig, draw_mask_in_bin
+from condvae.models import find_model
+from condvae.models.folder import CARD
+from condvae.posterior.input_check import check_observations, input_reference
 
 MASK_SEED = 5
 BATCH = 256

@@ -48,8 +48,8 @@ OWN_FILES = ("report.html", "lock")
 # Imported before the first fork; without the later ones, every process would import them at first use.
 PRELOADED = (
     *("kedro.framework.session", "kedro.framework.startup", "kedro_mlflow.framework.hooks"),
-    *("pipelines.settings", "pipelines.pipeline_registry", "pipelines.datasets"),
-    *("pipelines.validation", "great_expectations.render.renderer.site_builder"),
+    *("pipelines.settings", "pipelines.pipeline_registry", "pipelines.catalog.datasets"),
+    *("pipelines.catalog.validation", "great_expectations.render.renderer.site_builder"),
     *("mlflow.store.tracking.sqlalchemy_store", "alembic.command", "pyarrow.parquet"),
     *("matplotlib.backends.backend_agg", "scipy.linalg", "sklearn.datasets", "torch_fidelity"),
     "torch._dynamo",

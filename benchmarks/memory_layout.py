@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from condvae.conditional import ConditionalModel, PartialEncoder, forward_kl, run_trunk
+from condvae.ipa import ConditionalModel, PartialEncoder, forward_kl, run_trunk
 from condvae.training.initial import new_vae
 from condvae.vdvae import ARCHITECTURES, LatentGroup
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.conditional import ConditionalModel, PartialEncoder
-from condvae.images import DataContract
-from condvae.posterior import ImagePosterior
+from condvae.ground.images import DataContract
+from condvae.ipa import ConditionalModel, PartialEncoder
+from condvae.posterior.image_posterior import ImagePosterior
 from condvae.tasks import Inpainting
 from condvae.vdvae import ARCHITECTURES, VDVAE
 

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from condvae.model_folder import load_posterior, load_vae, save_posterior, save_vae
-    from condvae.posterior import ImagePosterior
+    from condvae.models.folder import load_posterior, load_vae, save_posterior, save_vae
+    from condvae.posterior.image_posterior import ImagePosterior
     from condvae.tasks import Inpainting
 
 __all__ = [
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ImagePosterior": "condvae.posterior",
+    "ImagePosterior": "condvae.posterior.image_posterior",
     "Inpainting": "condvae.tasks",
-    "load_posterior": "condvae.model_folder",
-    "load_vae": "condvae.model_folder",
-    "save_posterior": "condvae.model_folder",
-    "save_vae": "condvae.model_folder",
+    "load_posterior": "condvae.models.folder",
+    "load_vae": "condvae.models.folder",
+    "save_posterior": "condvae.models.folder",
+    "save_vae": "condvae.models.folder",
 }
 
 

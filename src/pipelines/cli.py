@@ -10,7 +10,7 @@ from typing import Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from pipelines.parameters.written import read_parameters_text
 
 __all__ = ["cli", "run"]

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pipelines.config_loader import ConfigLoader
-from pipelines.hooks import ParameterHooks, TrackingHooks
-from pipelines.own_parameters import own_folder
+from pipelines.app.config_loader import ConfigLoader
+from pipelines.app.hooks import ParameterHooks, TrackingHooks
+from pipelines.app.session import Session
+from pipelines.parameters.own import own_folder
 from pipelines.reevaluation.hooks import ReevaluationHooks, VerdictHooks
-from pipelines.session import Session
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 # A packaged application has no checkout around it: then paths start where it is run.

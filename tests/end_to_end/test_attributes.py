@@ -11,7 +11,7 @@ import torch
 
 from condvae.cvae.folder import load_cvae
 from condvae.cvae.generation import sample
-from condvae.files import sha256_of_file
+from condvae.ground.files import sha256_of_file
 
 
 @pytest.fixture(scope="module")

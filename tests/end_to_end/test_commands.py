@@ -10,11 +10,11 @@ import torch
 import yaml
 from PIL import Image
 
-from condvae.conditional import PartialEncoder
-from condvae.images import DataContract
-from condvae.model_folder import read_card
+from condvae.ground.images import DataContract
+from condvae.ipa import PartialEncoder
+from condvae.models.folder import read_card
+from condvae.models.official_layout import write_official, write_official_conditional
 from condvae.vdvae import VDVAE, Architecture
-from condvae.vdvae.checkpoints import write_official, write_official_conditional
 
 
 @pytest.fixture

@@ -27,15 +27,15 @@ from kedro.runner import SequentialRunner
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
-from condvae.configuration import ConfigurationError
-from condvae.images import likelihood_target
-from condvae.metrics.cases import read_cases
-from condvae.model_folder import load_posterior, load_vae, read_card
-from condvae.pretrained import read_cards
+from condvae.evaluation.cases import read_cases
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import likelihood_target
+from condvae.models import read_cards
+from condvae.models.folder import load_posterior, load_vae, read_card
 from condvae.vdvae import ARCHITECTURES, Architecture
 from pipelines import settings
+from pipelines.app.hooks import ParameterHooks
 from pipelines.data_preparation.nodes import prepare_images_node
-from pipelines.hooks import ParameterHooks
 from pipelines.parameters import check_parameters
 from pipelines.pipeline_registry import register_pipelines
 

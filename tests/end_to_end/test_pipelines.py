@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from condvae.files import sha256_of_file
-from condvae.metrics.cases import read_cases
-from condvae.metrics.definitions import METRICS
-from condvae.model_folder import load_posterior, read_card
+from condvae.evaluation.cases import read_cases
+from condvae.ground.files import sha256_of_file
+from condvae.models.folder import load_posterior, read_card
+from condvae.scores.definitions import METRICS
 
 BINS = ["0_20", "20_40", "40_60", "60_80", "80_100", "pooled"]
 

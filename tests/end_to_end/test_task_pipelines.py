@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from condvae.model_folder import read_card, save_vae
+from condvae.models.folder import read_card, save_vae
 from condvae.training.initial import new_vae
 from condvae.vdvae import ARCHITECTURES
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from kedro.framework.startup import bootstrap_project
 
 bootstrap_project(Path.cwd())
-from pipelines.session import Session
+from pipelines.app.session import Session
 
 for name, params in json.loads(sys.argv[1]).items():
     with Session.create(env="test", runtime_params=params) as session:

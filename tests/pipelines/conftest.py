@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from pipelines.run_database import prepare_database
+from pipelines.runs.database import prepare_database
 
 
 @pytest.fixture(scope="session")
@@ -25,4 +25,4 @@ def make_mlflow_database(tmp_path_factory):
 @pytest.fixture
 def untracked(monkeypatch):
     """Let hooks that are called by hand leave MLflow alone."""
-    monkeypatch.setattr("pipelines.hooks.settle_tracking", lambda settings, *_: settings)
+    monkeypatch.setattr("pipelines.app.hooks.settle_tracking", lambda settings, *_: settings)

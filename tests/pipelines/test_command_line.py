@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from kedro.framework.project import configure_project
 from kedro.io import DataCatalog
 
-from pipelines import cli, run_labels, session
+from pipelines import cli
+from pipelines.app import session
+from pipelines.runs import labels as run_labels
 
 
 @pytest.fixture(autouse=True)

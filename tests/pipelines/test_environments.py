@@ -10,16 +10,16 @@ import pytest
 import torch
 import yaml
 
-from condvae.attributes import BINARY, Attribute
-from condvae.configuration import read_config
 from condvae.cvae import CvaeConfig, new_cvae, sample
 from condvae.data import DataConfig
 from condvae.data.config import OFFICIAL_SOURCES
-from condvae.images import DataContract
-from condvae.pretrained import read_cards
+from condvae.ground.attributes import BINARY, Attribute
+from condvae.ground.configuration import read_config
+from condvae.ground.images import DataContract
+from condvae.models import read_cards
+from condvae.models.presets import PRESETS
 from condvae.training import TrainingConfig
 from condvae.vdvae import architecture_named
-from condvae.vdvae.presets import PRESETS
 from pipelines.data_preparation.nodes import prepare_images_node
 from pipelines.parameters import AttributesConfig, WeightsConfig, check_parameters
 

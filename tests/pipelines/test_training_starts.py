@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
-from condvae.model_folder import load_posterior, load_vae, read_card, save_vae
+from condvae.ground.configuration import ConfigurationError
+from condvae.models.folder import load_posterior, load_vae, read_card, save_vae
 from condvae.training import loop
 from condvae.training.initial import new_vae
 from condvae.vdvae import ARCHITECTURES
 from pipelines.conditional_training.nodes import train_partial_encoder
 from pipelines.data_preparation.nodes import prepare_images_node
 from pipelines.pretraining.nodes import train_vae
-from pipelines.provenance import warn_of_seen_images
-from pipelines.tracking import command
+from pipelines.runs.provenance import warn_of_seen_images
+from pipelines.runs.tracking import command
 
 MASKS = {"kinds": {"half": 0.5, "blank": 0.5}, "stratified": False, "pool": 8}
 MODEL = {"architecture": "tiny16", "initialisation": "copy"}

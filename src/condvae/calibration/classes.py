@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from condvae.calibration.ranks import one_case_per_image
-from condvae.configuration import ConfigurationError, check_positive
-from condvae.metrics.scores import ScoreValue, mean_score
+from condvae.ground.configuration import ConfigurationError, check_positive
+from condvae.scores.estimates import ScoreValue, mean_score
 
 __all__ = ["ClassCalibration", "ReliabilityBin", "assess_classes", "scores_by_class"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from condvae.calibration.statistics import View
-from condvae.configuration import ConfigurationError
-from condvae.metrics.scores import ratio_of_sums
+from condvae.ground.configuration import ConfigurationError
+from condvae.scores.estimates import ratio_of_sums
 
 __all__ = [
     "HEADLINE_LEVEL",

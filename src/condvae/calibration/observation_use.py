@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from condvae.calibration.statistics import View
-from condvae.configuration import ConfigurationError
-from condvae.metrics.scores import cluster_groups
+from condvae.ground.configuration import ConfigurationError
+from condvae.scores.estimates import cluster_groups
 
 __all__ = ["ObservationUse", "assess_use", "reference_gaps"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from condvae.calibration.classes import assess_classes
-from condvae.configuration import ConfigurationError
-from condvae.metrics.scores import ScoreValue, mean_score
+from condvae.ground.configuration import ConfigurationError
+from condvae.scores.estimates import ScoreValue, mean_score
 
 __all__ = ["assess_probabilities", "credible_ranks"]
 

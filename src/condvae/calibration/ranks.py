@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from condvae.calibration.shape import RankShape, rank_shape
-from condvae.configuration import ConfigurationError, check_positive
+from condvae.ground.configuration import ConfigurationError, check_positive
 
 __all__ = [
     "RankTest",

@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 
 from condvae.calibration.ranks import case_uniforms, choose_marked, rank_truths
 from condvae.calibration.tarp import TARP_OTHER, TARP_Y, squared_distances
-from condvae.configuration import ConfigurationError, check_positive
+from condvae.ground.configuration import ConfigurationError, check_positive
 
 __all__ = ["View", "class_log_odds", "rank_classes", "rank_features", "rank_pixels"]
 

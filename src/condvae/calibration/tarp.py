@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from condvae.calibration.ranks import choose_marked
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = [
     "TARP_OTHER",

@@ -13,7 +13,7 @@ from scipy import optimize, stats
 from condvae.calibration.ranks import RankTest
 from condvae.calibration.shape import rank_probabilities
 from condvae.calibration.tarp import TARP_OTHER, TARP_Y
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = [
     "BIASED",

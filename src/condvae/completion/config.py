@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from condvae.configuration import ConfigurationError, check_choice, check_positive
-from condvae.guidance import GUIDANCE_RULES
-from condvae.tasks.mask_files import POLARITIES
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.masks.files import POLARITIES
+from condvae.posterior.guidance import GUIDANCE_RULES
 
 __all__ = ["CompletionSettings"]
 
@@ -20,13 +20,14 @@ class CompletionSettings:
         seed: With picture, mask and number decides a completion.
         temperature: Multiplies the standard deviation of every latent; the posterior is 1.
         quantiles: Levels of the quantile maps, in [0, 1].
-        polarity: What white means in mask files, one of `condvae.tasks.mask_files.POLARITIES`.
+        polarity: What white means in mask files, one of `condvae.masks.files.POLARITIES`.
         small: What happens to pictures smaller than the model: ``refuse`` or ``enlarge``.
         unreadable: What a picture or mask that cannot be used does: ``stop`` or ``skip``.
         paste_observed: Copy observed pixels exactly; False shows the model's raw output.
         batch_size: Images decoded at a time.
-        guidance: Weight of c(z | y) against the prior, see `condvae.guidance`; the posterior is 1.
-        guidance_rule: What the weight means, one of `condvae.guidance.GUIDANCE_RULES`.
+        guidance: Weight of c(z | y) against the prior; the posterior is 1. See
+            `condvae.posterior.guidance`.
+        guidance_rule: What the weight means, one of `condvae.posterior.guidance.GUIDANCE_RULES`.
     """
 
     n: int = 16

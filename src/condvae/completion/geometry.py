@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from condvae.tasks.masks import Mask
+from condvae.masks.kinds import Mask
 
 __all__ = ["Placement", "fill_hole"]
 

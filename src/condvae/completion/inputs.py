@@ -13,14 +13,14 @@ from PIL import Image
 
 from condvae.completion.config import CompletionSettings
 from condvae.completion.geometry import Placement, fill_hole
-from condvae.configuration import ConfigurationError
 from condvae.data.canvas import convert_channels, fit_to_canvas
 from condvae.data.formats.files import EXTENSIONS
 from condvae.data.pictures import read_picture
-from condvae.files import PICTURE_FORMATS, sha256_of_file
-from condvae.images import DataContract
-from condvae.tasks.mask_files import MaskFileError, find_masks, read_mask
-from condvae.tasks.masks import Mask
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import PICTURE_FORMATS, sha256_of_file
+from condvae.ground.images import DataContract
+from condvae.masks.files import MaskFileError, find_masks, read_mask
+from condvae.masks.kinds import Mask
 
 __all__ = [
     "CanvasPicture",
@@ -141,7 +141,7 @@ def find_pictures(images: Path) -> list[Path]:
 def pair_masks(
     pictures: Sequence[Path], masks: Path
 ) -> tuple[list[tuple[Path, Path]], list[RejectedPicture]]:
-    """Find the mask of every picture; see `condvae.tasks.mask_files.find_masks`.
+    """Find the mask of every picture; see `condvae.masks.files.find_masks`.
 
     Returns:
         Picture and mask in the order of `pictures`, and the pictures that have none or several.

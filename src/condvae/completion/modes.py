@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from condvae.tasks.masks import Mask
+from condvae.masks.kinds import Mask
 
 __all__ = ["MOST_MODES", "Mode", "find_modes"]
 

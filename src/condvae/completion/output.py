@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from condvae.configuration import ConfigurationError
-from condvae.files import locked
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import locked
 
 __all__ = ["LOCK", "locked_output"]
 

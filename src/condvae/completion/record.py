@@ -19,13 +19,13 @@ from PIL import Image, PngImagePlugin
 from condvae.completion.config import CompletionSettings
 from condvae.completion.inputs import CanvasPicture, PictureFiles
 from condvae.completion.modes import Mode
-from condvae.configuration import ConfigurationError
-from condvae.files import fingerprint, open_atomic, sha256_of_file, write_json
-from condvae.guidance import describe_guidance
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import fingerprint, open_atomic, sha256_of_file, write_json
 from condvae.plots.image_grid import deviation_ceiling
 from condvae.plots.overview import hatch_unobserved, plot_deviation, plot_overview
 from condvae.plots.style import png_bytes
-from condvae.summaries import quantile_rank
+from condvae.posterior.guidance import describe_guidance
+from condvae.posterior.summaries import quantile_rank
 
 __all__ = [
     "ARRAYS",
@@ -207,7 +207,7 @@ def write_result(folder: Path, result: CompletedPicture) -> dict[str, Any]:
 
 
 class _Statistics:
-    """Maps over completions, in the definitions of `condvae.summaries`."""
+    """Maps over completions, in the definitions of `condvae.posterior.summaries`."""
 
     def __init__(self, completions: NDArray[np.uint8], settings: CompletionSettings) -> None:
         n = len(completions)

@@ -18,10 +18,10 @@ from condvae.completion.run import (
     CompletionProgress,
     complete_pictures,
 )
-from condvae.configuration import ConfigurationError, read_config
-from condvae.files import sha256_of_file, write_json
-from condvae.model_folder import read_card
-from condvae.posterior import ImagePosterior
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.files import sha256_of_file, write_json
+from condvae.models.folder import read_card
+from condvae.posterior.image_posterior import ImagePosterior
 
 __all__ = ["Replay", "find_replayed_model", "read_replay", "repeat_run"]
 

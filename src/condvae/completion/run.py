@@ -28,12 +28,12 @@ from condvae.completion.record import (
     result_fingerprint,
     write_result,
 )
-from condvae.configuration import ConfigurationError
-from condvae.files import fingerprint, sha256_of_file, write_json
-from condvae.guidance import guide_posterior
-from condvae.images import to_nchw
-from condvae.input_check import check_observations
-from condvae.posterior import ImagePosterior
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import fingerprint, sha256_of_file, write_json
+from condvae.ground.images import to_nchw
+from condvae.posterior.guidance import guide_posterior
+from condvae.posterior.image_posterior import ImagePosterior
+from condvae.posterior.input_check import check_observations
 
 __all__ = ["MANIFEST", "CompletionProgress", "complete_pictures"]
 

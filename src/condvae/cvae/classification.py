@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from condvae.attributes import Attribute, attribute_index, check_conditions
-from condvae.configuration import ConfigurationError, check_positive
+from condvae.ground.attributes import Attribute, attribute_index, check_conditions
+from condvae.ground.configuration import ConfigurationError, check_positive
 
 __all__ = ["ScoringModel", "classify", "value_shares"]
 

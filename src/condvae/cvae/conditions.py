@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from condvae.attributes import Attribute, check_conditions
-from condvae.configuration import ConfigurationError, check_positive
+from condvae.ground.attributes import Attribute, check_conditions
+from condvae.ground.configuration import ConfigurationError, check_positive
 
 __all__ = ["ConditionEncoder", "drop"]
 

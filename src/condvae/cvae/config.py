@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from condvae.configuration import ConfigurationError, check_choice, check_positive
-from condvae.gaussian_pixels import SMALLEST_STD
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.gaussian_pixels import SMALLEST_STD
 from condvae.priors.vector import PRIORS
 
 __all__ = ["LIKELIHOODS", "TRAININGS", "CvaeConfig"]
@@ -28,7 +28,7 @@ class CvaeConfig:
         encoder_sees_y: q(z | x, y), else q(z | x).
         decoder_sees_y: p(x | z, y), else p(x | z).
         likelihood: Of the pixels: normals with an ``optimal``, ``learned`` or ``fixed`` standard
-            deviation (`condvae.gaussian_pixels`), or the discretised ``logistic_mixture``.
+            deviation (`condvae.ground.gaussian_pixels`), or the discretised ``logistic_mixture``.
         discretised: Normals as probabilities of grey levels, else as densities of dequantised pixels.
         fixed_std: Std of ``fixed`` on the scale of [-1, 1]; what ``learned`` starts from.
         mixtures: Components of the ``logistic_mixture``.

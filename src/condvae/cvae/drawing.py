@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from condvae.attributes import check_conditions
 from condvae.cvae.guidance import CANDIDATES, choose_candidates, guide_prior, is_gaussian
 from condvae.cvae.model import FlatVAE
-from condvae.posterior import case_generator
+from condvae.ground.attributes import check_conditions
+from condvae.ground.noise import case_generator
 
 __all__ = ["Features", "ImageNoise", "decode", "draw_latents", "draw_noise", "encode_conditions"]
 

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from condvae.attributes import Attribute, check_conditions
 from condvae.calibration.probabilities import assess_probabilities
-from condvae.configuration import ConfigurationError, check_choice, check_positive
 from condvae.cvae.sample_scores import Row, SampleJudge, score_row
-from condvae.metrics.attribute_classifier import AttributeNetwork
-from condvae.metrics.attribute_scores import ALL
-from condvae.metrics.scores import mean_score
+from condvae.ground.attributes import Attribute, check_conditions
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.scores.attribute_classifier import AttributeNetwork
+from condvae.scores.attribute_scores import ALL
+from condvae.scores.estimates import mean_score
 
 __all__ = [
     "ConditionalModel",

@@ -11,15 +11,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from condvae.attributes import Attribute
-from condvae.configuration import ConfigurationError, read_config
 from condvae.cvae.config import CvaeConfig
 from condvae.cvae.model import FlatVAE, new_cvae
-from condvae.files import open_atomic, sha256_of_file, write_json
-from condvae.images import DataContract
-from condvae.model_folder import CARD, FORMAT, WEIGHTS, read_card
-from condvae.training.acceleration import place
-from condvae.vdvae.checkpoints import load_strictly
+from condvae.ground.attributes import Attribute
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.devices import place
+from condvae.ground.files import open_atomic, sha256_of_file, write_json
+from condvae.ground.images import DataContract
+from condvae.ground.state_dicts import load_strictly
+from condvae.models.folder import CARD, FORMAT, WEIGHTS, read_card
 
 __all__ = ["KIND", "load_cvae", "save_cvae"]
 

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from condvae.attributes import Attribute, attribute_index, check_conditions, encode_value
-from condvae.configuration import ConfigurationError, check_choice, check_positive
 from condvae.cvae.drawing import (
     Features,
     ImageNoise,
@@ -23,7 +21,9 @@ from condvae.cvae.drawing import (
 )
 from condvae.cvae.guidance import check_guidance
 from condvae.cvae.model import FlatVAE
-from condvae.training.acceleration import explain_out_of_memory
+from condvae.ground.attributes import Attribute, attribute_index, check_conditions, encode_value
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.devices import explain_out_of_memory
 
 __all__ = ["PIXELS", "edit", "interpolate", "sample", "sweep", "sweep_values"]
 

@@ -15,10 +15,10 @@ import math
 import torch
 from torch import Tensor
 
-from condvae.configuration import ConfigurationError, check_positive
 from condvae.cvae.model import FlatVAE
-from condvae.distributions import DiagonalGaussian
-from condvae.guidance import guide_gaussian
+from condvae.ground.configuration import ConfigurationError, check_positive
+from condvae.ground.distributions import DiagonalGaussian
+from condvae.posterior.guidance import guide_gaussian
 
 __all__ = ["CANDIDATES", "check_guidance", "choose_candidates", "guide_prior", "is_gaussian"]
 
@@ -74,7 +74,7 @@ def guide_prior(model: FlatVAE, context: Tensor, weight: float) -> DiagonalGauss
         Mean and log-std (P,Z).
 
     Raises:
-        ConfigurationError: There is no such law, see `condvae.guidance.guide_gaussian`.
+        ConfigurationError: There is no such law, see `condvae.posterior.guidance.guide_gaussian`.
     """
     unknown = _unknown_context(model).expand(len(context), -1)
     return guide_gaussian(_gaussian_of(model, context), _gaussian_of(model, unknown), weight)

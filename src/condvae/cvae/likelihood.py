@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from condvae.cvae.config import CvaeConfig
-from condvae.gaussian_pixels import GaussianPixels
-from condvae.images import DataContract, likelihood_target, pixels_from_unit_range
-from condvae.likelihoods import LogisticMixture
+from condvae.ground.gaussian_pixels import GaussianPixels
+from condvae.ground.images import DataContract, likelihood_target, pixels_from_unit_range
+from condvae.ground.likelihoods import LogisticMixture
 
 __all__ = ["GaussianLikelihood", "MixtureLikelihood", "PixelLikelihood", "make_likelihood"]
 

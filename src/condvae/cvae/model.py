@@ -18,15 +18,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from condvae.attributes import Attribute
-from condvae.configuration import ConfigurationError, check_positive
 from condvae.cvae.conditions import ConditionEncoder
 from condvae.cvae.config import CvaeConfig
 from condvae.cvae.likelihood import make_likelihood
 from condvae.cvae.networks import ImageDecoder, ImageEncoder
-from condvae.distributions import DiagonalGaussian
-from condvae.images import DataContract, encoder_input
-from condvae.posterior import case_generator
+from condvae.ground.attributes import Attribute
+from condvae.ground.configuration import ConfigurationError, check_positive
+from condvae.ground.distributions import DiagonalGaussian
+from condvae.ground.images import DataContract, encoder_input
+from condvae.ground.noise import case_generator
 from condvae.priors.vector import make_prior
 
 __all__ = ["ElboTerms", "FlatVAE", "new_cvae"]

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["SMALLEST_SIZE", "ImageDecoder", "ImageEncoder", "scale_sizes"]
 

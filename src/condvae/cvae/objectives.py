@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.attributes import AttributeTable
-from condvae.configuration import ConfigurationError
 from condvae.cvae.conditions import drop
 from condvae.cvae.model import FlatVAE
-from condvae.files import open_atomic
-from condvae.gaussian_pixels import GaussianPixels
-from condvae.posterior import case_generator
-from condvae.training.acceleration import autocast
+from condvae.ground.attributes import AttributeTable
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.devices import autocast
+from condvae.ground.files import open_atomic
+from condvae.ground.gaussian_pixels import GaussianPixels
+from condvae.ground.noise import case_generator
+from condvae.ground.pixels import load_pixels
 from condvae.training.config import TrainingConfig
-from condvae.training.pixels import load_pixels
 from condvae.training.randomness import rows_of_step
 
 __all__ = ["CvaeObjective", "PriorObjective", "TrainingImages"]

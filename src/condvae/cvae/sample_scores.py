@@ -10,25 +10,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.configuration import ConfigurationError
-from condvae.metrics.attribute_classifier import (
+from condvae.ground.configuration import ConfigurationError
+from condvae.scores.attribute_classifier import (
     AttributeNetwork,
     AttributePredictions,
     predict_attributes,
 )
-from condvae.metrics.attribute_features import (
+from condvae.scores.attribute_features import (
     frechet_by_value,
     frechet_of_halves,
     pair_distances,
     relative_diversity,
 )
-from condvae.metrics.attribute_scores import (
+from condvae.scores.attribute_scores import (
     ALL,
     AttributeScore,
     relative_score,
     score_attributes,
 )
-from condvae.metrics.scores import ScoreValue
+from condvae.scores.estimates import ScoreValue
 
 __all__ = ["Row", "SampleJudge", "score_row"]
 

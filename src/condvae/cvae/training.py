@@ -17,14 +17,14 @@ import torch
 from condvae.cvae.config import CvaeConfig
 from condvae.cvae.model import FlatVAE, new_cvae
 from condvae.cvae.objectives import CvaeObjective, PriorObjective, TrainingImages
-from condvae.files import fingerprint
-from condvae.images import DataContract
-from condvae.training.acceleration import place
+from condvae.ground.devices import place
+from condvae.ground.files import fingerprint
+from condvae.ground.images import DataContract
+from condvae.ground.state_dicts import refuse_differences
 from condvae.training.callbacks import Callback
 from condvae.training.config import TrainingConfig
 from condvae.training.loop import FitResult, fit
 from condvae.training.start import Start
-from condvae.vdvae.checkpoints import refuse_differences
 
 __all__ = ["CvaeObjective", "CvaeRun", "PriorObjective", "TrainingImages", "train_cvae"]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from condvae.attributes import BINARY, Attribute, encode_value
-from condvae.configuration import ConfigurationError
+from condvae.ground.attributes import BINARY, Attribute, encode_value
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["CONTINUOUS", "AttributeFile", "encode_column", "open_attribute_file", "standardise"]
 

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from condvae.attributes import BINARY, Attribute, AttributeTable
-from condvae.configuration import ConfigurationError, check_choice
 from condvae.data.attribute_file import (
     CONTINUOUS,
     AttributeFile,
@@ -26,6 +24,8 @@ from condvae.data.measures import (
     sort_by_terciles,
 )
 from condvae.data.store import PreparedImages
+from condvae.ground.attributes import BINARY, Attribute, AttributeTable
+from condvae.ground.configuration import ConfigurationError, check_choice
 
 __all__ = ["ALL", "CLASS", "gather_attributes", "held_out"]
 

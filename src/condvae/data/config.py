@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from condvae.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
 
 __all__ = [
     "DUPLICATE_RULES",

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError, check_choice
 from condvae.data.arrays import read_array
 from condvae.data.store import open_images
+from condvae.ground.configuration import ConfigurationError, check_choice
 
 __all__ = ["FOREIGN", "make_foreign", "name_of_foreign", "open_foreign"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError, check_choice
+from condvae.ground.configuration import ConfigurationError, check_choice
 
 __all__ = ["MEASURES", "TERCILES", "fit_terciles", "measure_images", "sort_by_terciles"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from condvae.configuration import ConfigurationError
-from condvae.files import PICTURE_FORMATS
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import PICTURE_FORMATS
 
 __all__ = ["UnreadablePictureError", "read_picture"]
 

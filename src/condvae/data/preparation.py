@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data.canvas import convert_channels, crop_centre, fit_to_canvas
 from condvae.data.config import DataConfig
 from condvae.data.records import (
@@ -41,7 +40,8 @@ from condvae.data.store import (
     open_images,
 )
 from condvae.data.unfinished import Duplicate, UnfinishedStore
-from condvae.files import fingerprint, locked, sha256_of_file, write_json
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.files import fingerprint, locked, sha256_of_file, write_json
 
 __all__ = ["bring_to_canvas", "prepare_images"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
-from condvae.files import open_atomic
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import open_atomic
 
 __all__ = [
     "SPLITS",

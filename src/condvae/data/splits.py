@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError, check_choice
 from condvae.data.records import SPLITS
+from condvae.ground.configuration import ConfigurationError, check_choice
 
 __all__ = ["COUNTED_SPLITS", "OfficialSplit", "assign_official", "official_split"]
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError, check_choice, read_config
 from condvae.data.config import DataConfig
 from condvae.data.records import SPLITS, ImageRecord, read_records
-from condvae.files import sha256_of_file
+from condvae.ground.configuration import ConfigurationError, check_choice, read_config
+from condvae.ground.files import sha256_of_file
 from condvae.tasks.subject import SideInformation
 
 __all__ = ["ATTRIBUTES", "CONDITION", "FORMAT_VERSION", "IMAGES", "META", "RECORDS"]

@@ -1,23 +1,22 @@
 """Evaluation: samplers judged on the same cases, per case and in tables."""
 
-from condvae.evaluation.assessing import assess_calibration
-from condvae.evaluation.calibrating import (
+from condvae.evaluation.calibrator import (
     Calibrator,
     largest_bank,
     list_signatures,
     usable_draws,
 )
-from condvae.evaluation.chunks import ChunkFolder
-from condvae.evaluation.exchange import FileSource, export_cases
-from condvae.evaluation.runs import compare_case_tables
-from condvae.evaluation.samplers import SAMPLER_DEFINITIONS, make_sampler, split_temperature
-from condvae.evaluation.scoring import (
+from condvae.evaluation.case_scores import (
     CaseScores,
     Examples,
     Extractors,
     draw_examples,
     score_cases,
 )
+from condvae.evaluation.chunks import ChunkFolder
+from condvae.evaluation.exchange import FileSource, export_cases
+from condvae.evaluation.runs import compare_case_tables
+from condvae.evaluation.samplers import SAMPLER_DEFINITIONS, make_sampler, split_temperature
 from condvae.evaluation.sources import CompletionSource, PosteriorSource
 from condvae.evaluation.tables import (
     COMPARISON_COLUMNS,
@@ -25,6 +24,7 @@ from condvae.evaluation.tables import (
     list_case_scores,
     tabulate,
 )
+from condvae.evaluation.verdicts import assess_calibration
 
 __all__ = [
     "COMPARISON_COLUMNS",

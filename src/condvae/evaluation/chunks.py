@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from condvae.files import open_atomic
+from condvae.ground.files import open_atomic
 
 __all__ = ["ChunkFolder"]
 

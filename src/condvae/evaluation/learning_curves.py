@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from condvae.configuration import ConfigurationError
-from condvae.files import fingerprint, write_json
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import fingerprint, write_json
 
 __all__ = [
     "LearningCurve",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from condvae.configuration import ConfigurationError
-from condvae.evaluation.grouping import POOLED
-from condvae.metrics.definitions import METRICS
-from condvae.metrics.scores import paired_difference, ratio_of_sums
+from condvae.evaluation.bins import POOLED
+from condvae.ground.configuration import ConfigurationError
+from condvae.scores.definitions import METRICS
+from condvae.scores.estimates import paired_difference, ratio_of_sums
 
 __all__ = ["compare_case_tables"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from condvae.conditional import ConditionalModel, PartialEncoder, UnconditionalLatents, initialise
-from condvae.configuration import check_choice
-from condvae.posterior import ImagePosterior
-from condvae.training.acceleration import place
+from condvae.ground.configuration import check_choice
+from condvae.ground.devices import place
+from condvae.ipa import ConditionalModel, PartialEncoder, UnconditionalLatents, initialise
+from condvae.posterior.image_posterior import ImagePosterior
 
 __all__ = ["SAMPLER_DEFINITIONS", "make_sampler", "split_temperature"]
 

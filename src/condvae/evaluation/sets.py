@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condvae.calibration import one_case_per_image
-from condvae.evaluation.scoring import CaseScores
-from condvae.metrics.discrimination import held_out_discrimination, in_sample_discrimination
-from condvae.metrics.feature_scores import FeatureScore
-from condvae.metrics.fidelity import density_coverage, kernel_distance, precision_recall
-from condvae.metrics.frechet import frechet_distance, frechet_infinity
+from condvae.evaluation.case_scores import CaseScores
+from condvae.scores.discrimination import held_out_discrimination, in_sample_discrimination
+from condvae.scores.feature_scores import FeatureScore
+from condvae.scores.fidelity import density_coverage, kernel_distance, precision_recall
+from condvae.scores.frechet import frechet_distance, frechet_infinity
 
 __all__ = ["explain_missing", "score_sets"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condvae.bounds import BoundTerms
-from condvae.files import fingerprint
-from condvae.importance import ImportanceBound, importance_bound
-from condvae.metrics.cases import EvaluationCase
-from condvae.posterior import ImagePosterior
+from condvae.evaluation.cases import EvaluationCase
+from condvae.ground.files import fingerprint
+from condvae.posterior.bounds import BoundTerms
+from condvae.posterior.image_posterior import ImagePosterior
+from condvae.posterior.importance import ImportanceBound, importance_bound
 from condvae.tasks.observation import Observation
 from condvae.tasks.subject import SideInformation
 

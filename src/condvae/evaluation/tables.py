@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from condvae.configuration import check_choice
-from condvae.evaluation.grouping import group_cases
-from condvae.evaluation.scoring import CaseScores
+from condvae.evaluation.bins import group_cases
+from condvae.evaluation.case_scores import CaseScores
+from condvae.evaluation.cases import EvaluationCase
 from condvae.evaluation.sets import explain_missing, score_sets
-from condvae.metrics.cases import EvaluationCase
-from condvae.metrics.definitions import METRICS
-from condvae.metrics.feature_scores import FeatureScore
-from condvae.metrics.proper import peak_signal_to_noise_ratio, root_mean_square_error
-from condvae.metrics.scores import (
+from condvae.ground.configuration import check_choice
+from condvae.masks.kinds import bin_name
+from condvae.scores.definitions import METRICS
+from condvae.scores.estimates import (
     Interval,
     ScoreValue,
     bootstrap_interval,
@@ -29,7 +28,8 @@ from condvae.metrics.scores import (
     paired_difference,
     ratio_of_sums,
 )
-from condvae.tasks.masks import bin_name
+from condvae.scores.feature_scores import FeatureScore
+from condvae.scores.proper import peak_signal_to_noise_ratio, root_mean_square_error
 
 __all__ = ["COMPARISON_COLUMNS", "compare", "list_case_scores", "tabulate"]
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.labels import BINS, POOLED, bin_label
 from condvae.plots.style import MUTED, SamplerStyle, figure_style, style_samplers, write_heading
 
@@ -27,7 +27,7 @@ def plot_auroc(rows: Sequence[Mapping[str, Any]], *, titles: Mapping[str, str]) 
     Error bars are 1.96 standard errors.
 
     Args:
-        rows: Of `condvae.evaluation.foreign.tabulate_auroc`.
+        rows: Of `condvae.evaluation.anomaly.tabulate_auroc`.
         titles: Words by name of a score.
 
     Raises:

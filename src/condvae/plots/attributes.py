@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError
-from condvae.metrics.definitions import MetricDefinition
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.image_grid import ImageGrid, check_same_size
 from condvae.plots.labels import is_finite, metric_label
 from condvae.plots.style import MUTED, SamplerStyle, figure_style, style_samplers, write_heading
+from condvae.scores.definitions import MetricDefinition
 
 __all__ = [
     "plot_attribute_samples",

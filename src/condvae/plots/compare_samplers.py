@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.completions import MOST_COMPLETIONS, TOP, CompletionExample, describe_case
 from condvae.plots.image_grid import ImageGrid, check_same_size, deviation_ceiling
 from condvae.plots.style import SamplerStyle, figure_style, style_samplers

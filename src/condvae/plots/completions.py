@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.image_grid import ImageGrid, check_same_size, deviation_ceiling
 from condvae.plots.labels import bin_label
 from condvae.plots.style import figure_style

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.image_grid import ImageGrid, check_same_size
 from condvae.plots.style import figure_style
 
@@ -28,7 +28,7 @@ def plot_kept_groups(
     Args:
         observation: uint8 (H,W,C); unobserved pixels may hold anything.
         mask: bool (H,W), true = observed.
-        rows: Number of kept groups and uint8 (K,H,W,C) of `condvae.control.vary_details` with
+        rows: Number of kept groups and uint8 (K,H,W,C) of `condvae.posterior.control.vary_details` with
             ``completion=0``.
         groups: L, how many groups there are.
 
@@ -57,7 +57,7 @@ def plot_interpolations(
     Args:
         observations: uint8 (B,H,W,C).
         masks: bool (B,H,W), true = observed.
-        strips: uint8 (S,B,H,W,C) of `condvae.control.interpolate`, colours last.
+        strips: uint8 (S,B,H,W,C) of `condvae.posterior.control.interpolate`, colours last.
         case_ids: B names.
 
     Raises:

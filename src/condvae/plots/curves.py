@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.labels import (
     BINS,
     POOLED,

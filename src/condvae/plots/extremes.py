@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.completions import TOP, CompletionExample, describe_case, plot_rows
 from condvae.plots.labels import format_value
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.style import FRAME, INK, MUTED, UNOBSERVED
 
 __all__ = [

@@ -8,9 +8,9 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from condvae.calibration import LEVELS
-from condvae.configuration import ConfigurationError
-from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
-from condvae.metrics.definitions import METRICS, MetricDefinition, coverage_metric
+from condvae.ground.configuration import ConfigurationError
+from condvae.scores.attribute_definitions import ATTRIBUTE_METRICS
+from condvae.scores.definitions import METRICS, MetricDefinition, coverage_metric
 
 __all__ = [
     "BINS",

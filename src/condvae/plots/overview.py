@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.image_grid import ImageGrid, check_same_size, deviation_ceiling, to_rgb_pixels
 from condvae.plots.style import INK, UNOBSERVED, figure_style
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from condvae.calibration import HEADLINE_LEVEL
-from condvae.configuration import ConfigurationError, check_choice
+from condvae.ground.configuration import ConfigurationError, check_choice
 from condvae.plots.curves import label_lines
 from condvae.plots.labels import BINS, POOLED, bin_label, format_value, is_finite
 from condvae.plots.style import (

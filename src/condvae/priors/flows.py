@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condvae.configuration import check_choice, check_positive
-from condvae.distributions import ConditionalDistribution, DiagonalGaussian
+from condvae.ground.configuration import check_choice, check_positive
+from condvae.ground.distributions import ConditionalDistribution, DiagonalGaussian
 from condvae.priors.univariate import BOUND, UNIVARIATES
 from condvae.vdvae.blocks import convolution
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from condvae.configuration import ConfigurationError, check_positive
-from condvae.distributions import ConditionalDistribution, DiagonalGaussian
+from condvae.ground.configuration import ConfigurationError, check_positive
+from condvae.ground.distributions import ConditionalDistribution, DiagonalGaussian
 from condvae.priors.flows import full_precision
 from condvae.priors.mixture import GaussianMixture
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from condvae.distributions import DiagonalGaussian
+from condvae.ground.distributions import DiagonalGaussian
 
 __all__ = ["GaussianMixture"]
 

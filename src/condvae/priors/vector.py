@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from condvae.configuration import check_choice, check_positive
-from condvae.distributions import DiagonalGaussian
+from condvae.ground.configuration import check_choice, check_positive
+from condvae.ground.distributions import DiagonalGaussian
 from condvae.priors.flows import CouplingFlow, full_precision
 from condvae.priors.mixture import GaussianMixture
 from condvae.priors.published import PublishedCoupling

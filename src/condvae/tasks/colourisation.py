@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from condvae.configuration import ConfigurationError
-from condvae.images import DataContract
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import DataContract
 from condvae.tasks.subject import Subject
 from condvae.tasks.task import Task, normalise
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from condvae.configuration import ConfigurationError, check_choice
-from condvae.images import DataContract
+from condvae.ground.configuration import ConfigurationError, check_choice
+from condvae.ground.images import DataContract
 from condvae.tasks.subject import Subject
 from condvae.tasks.task import Task, normalise
 

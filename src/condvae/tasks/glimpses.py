@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
-from condvae.configuration import ConfigurationError, check_positive
-from condvae.images import DataContract, encoder_input
+from condvae.ground.configuration import ConfigurationError, check_positive
+from condvae.ground.images import DataContract, encoder_input
+from condvae.masks.sampling import MaskConfig
 from condvae.tasks.inpainting import Inpainting
-from condvae.tasks.mask_sampling import MaskConfig
 from condvae.tasks.subject import Subject
 from condvae.tasks.task import Task
 

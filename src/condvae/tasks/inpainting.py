@@ -7,8 +7,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from condvae.images import DataContract, encoder_input
-from condvae.tasks.mask_sampling import MaskConfig
+from condvae.ground.images import DataContract, encoder_input
+from condvae.masks.sampling import MaskConfig
 from condvae.tasks.subject import Subject
 from condvae.tasks.task import Task
 

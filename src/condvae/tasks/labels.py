@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from condvae.configuration import ConfigurationError, check_positive
-from condvae.images import DataContract
+from condvae.ground.configuration import ConfigurationError, check_positive
+from condvae.ground.images import DataContract
 from condvae.tasks.subject import SideInformation, Subject
 from condvae.tasks.task import Task
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from condvae.configuration import ConfigurationError, check_choice, read_config
+from condvae.ground.configuration import ConfigurationError, check_choice, read_config
 from condvae.tasks.task import Task
 
 __all__ = ["TASKS", "describe_task", "register_task", "task_named"]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from condvae.configuration import ConfigurationError, check_choice
-from condvae.files import fingerprint
-from condvae.images import DataContract, pixels_from_unit_range
+from condvae.ground.configuration import ConfigurationError, check_choice
+from condvae.ground.files import fingerprint
+from condvae.ground.images import DataContract, pixels_from_unit_range
 from condvae.tasks.subject import Subject
 from condvae.tasks.task import Task, normalise
 

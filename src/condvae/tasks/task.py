@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condvae.configuration import ConfigurationError
-from condvae.images import DataContract, encoder_input
-from condvae.tasks.mask_sampling import MaskConfig
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import DataContract, encoder_input
+from condvae.masks.sampling import MaskConfig
 from condvae.tasks.observation import Observation
 from condvae.tasks.subject import SideInformation, Subject
 

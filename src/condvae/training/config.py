@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from condvae.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
 
 __all__ = ["OBJECTIVES", "TRAINABLE", "ObjectiveConfig", "TrainingConfig"]
 

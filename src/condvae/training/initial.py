@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from condvae.images import DataContract
+from condvae.ground.images import DataContract
 from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.model import VDVAE
 

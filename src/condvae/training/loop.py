@@ -22,8 +22,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from condvae.files import open_atomic
-from condvae.training.acceleration import explain_out_of_memory
+from condvae.ground.devices import explain_out_of_memory
+from condvae.ground.files import open_atomic
 from condvae.training.callbacks import Callback
 from condvae.training.config import TrainingConfig
 from condvae.training.ema import WeightAverage

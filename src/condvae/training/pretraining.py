@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.training.acceleration import autocast, warn_of_slow_precision
+from condvae.ground.devices import autocast, warn_of_slow_precision
+from condvae.ground.pixels import load_pixels
 from condvae.training.config import TrainingConfig
-from condvae.training.pixels import load_pixels
 from condvae.training.randomness import image_noise, latent_noise, rows_of_step
 from condvae.vdvae.model import VDVAE
 

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from condvae.configuration import ConfigurationError
-from condvae.files import fingerprint
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import fingerprint
 from condvae.training.state import MARKER, CheckpointFolder
 
 __all__ = [
@@ -233,7 +233,7 @@ def check_start(start: Start, module: nn.Module, steps: int, section: str) -> No
             or mis-shaped. ``resume``: a run that has done `steps` already. ``load_part``: nothing fits.
     """
     # Here, because presets of VAEs hold training configurations.
-    from condvae.vdvae.checkpoints import refuse_differences
+    from condvae.ground.state_dicts import refuse_differences
 
     own = _trainable(module)
     if start.state is not None:

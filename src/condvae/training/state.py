@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from condvae.configuration import ConfigurationError
-from condvae.files import locked, open_atomic, write_json
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import locked, open_atomic, write_json
 
 __all__ = ["MARKER", "CheckpointFolder"]
 

@@ -17,8 +17,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from condvae.configuration import ConfigurationError, check_choice, check_positive
-from condvae.distributions import LATENT_STDS
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.distributions import LATENT_STDS
 
 __all__ = [
     "Architecture",

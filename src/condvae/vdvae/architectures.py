@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.vdvae.architecture import Architecture
 
 __all__ = ["ARCHITECTURES", "architecture_named"]
@@ -48,7 +48,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         decoder="1x1,4m1,8m4,16m8",
         mixtures=2,
     ),
-    # As published (Child 2020); `condvae.vdvae.presets` has what belongs to them.
+    # As published (Child 2020); `condvae.models.presets` has what belongs to them.
     "cifar10": Architecture(
         image_size=32,
         channels=3,
@@ -94,7 +94,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         widths="512:32,256:64,128:512,64:512,32:512,16:512,8:512,4:512,1:512",
     ),
     # Hyper-parameters released by Hazami et al. 2022 as examples; a checkpoint says its own, see
-    # `condvae.vdvae.efficient`.
+    # `condvae.models.efficient_vdvae`.
     "efficient_celeba64": Architecture(
         image_size=64,
         channels=3,

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condvae.distributions import DiagonalGaussian
-from condvae.likelihoods import LogisticMixture
+from condvae.ground.distributions import DiagonalGaussian
+from condvae.ground.likelihoods import LogisticMixture
 from condvae.vdvae.architecture import Architecture, DecoderBlockSpec
 from condvae.vdvae.blocks import LEAK, Block, convolution, scale_weight
 

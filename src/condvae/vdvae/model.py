@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from condvae.images import DataContract, encoder_input, likelihood_target
-from condvae.likelihoods import LogisticMixture
+from condvae.ground.images import DataContract, encoder_input, likelihood_target
+from condvae.ground.likelihoods import LogisticMixture
 from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.decoder import Decoder, LatentGroup
 from condvae.vdvae.encoder import new_encoder

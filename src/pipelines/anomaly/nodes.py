@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from condvae.configuration import read_config
 from condvae.data.foreign import make_foreign, name_of_foreign, open_foreign
 from condvae.data.store import PreparedImages, open_images
-from condvae.evaluation.foreign import ANOMALY_SCORES, NORMAL, fit_scorer, tabulate_auroc
-from condvae.files import open_atomic
-from condvae.metrics.cases import build_cases
+from condvae.evaluation.anomaly import ANOMALY_SCORES, NORMAL, fit_scorer, tabulate_auroc
+from condvae.evaluation.cases import build_cases
+from condvae.ground.configuration import read_config
+from condvae.ground.files import open_atomic
+from condvae.masks.sampling import MaskConfig
 from condvae.plots import plot_auroc, plot_score_histograms, png_bytes
-from condvae.tasks.mask_sampling import MaskConfig
-from pipelines import tracking
+from pipelines.evaluation.posteriors import open_posterior
 from pipelines.parameters import AnomalyConfig, SamplingConfig, TaskConfig
-from pipelines.posteriors import open_posterior
+from pipelines.runs import tracking
 
 log = logging.getLogger(__name__)
 

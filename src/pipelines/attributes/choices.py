@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.attributes import AttributeTable
 from condvae.data.attributes import ALL, CLASS
 from condvae.data.store import PreparedImages
+from condvae.ground.attributes import AttributeTable
 
 __all__ = ["change_attribute", "choose_conditions", "choose_hold_out", "find_ties"]
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condvae.attributes import Attribute
 from condvae.cvae.classification import classify, value_shares
 from condvae.cvae.evaluation import EvaluationSettings
 from condvae.cvae.generation import sample
 from condvae.cvae.model import FlatVAE
 from condvae.cvae.sample_scores import Row, score_row
-from condvae.metrics.attribute_classifier import AttributeNetwork, predict_attributes
-from condvae.metrics.attribute_scores import AttributeScore, relative_score, score_attributes
+from condvae.ground.attributes import Attribute
+from condvae.scores.attribute_classifier import AttributeNetwork, predict_attributes
+from condvae.scores.attribute_scores import AttributeScore, relative_score, score_attributes
 
 __all__ = ["ALONE", "BayesClassifier", "score_single_values"]
 

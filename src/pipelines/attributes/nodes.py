@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from condvae.configuration import read_config
 from condvae.cvae.config import CvaeConfig
 from condvae.cvae.evaluation import evaluate
 from condvae.cvae.folder import load_cvae, save_cvae
@@ -21,16 +20,16 @@ from condvae.cvae.sample_scores import Row
 from condvae.cvae.training import train_cvae
 from condvae.data.attributes import gather_attributes, held_out
 from condvae.data.store import open_images
-from condvae.files import fingerprint
-from condvae.images import DataContract
-from condvae.metrics.attribute_classifier import (
+from condvae.ground.configuration import read_config
+from condvae.ground.devices import resolve_device
+from condvae.ground.files import fingerprint
+from condvae.ground.images import DataContract
+from condvae.scores.attribute_classifier import (
     load_attribute_classifier,
     save_attribute_classifier,
     train_attribute_classifier,
 )
 from condvae.training import TrainingConfig
-from condvae.training.acceleration import resolve_device
-from pipelines import tracking
 from pipelines.attributes.choices import choose_conditions, choose_hold_out
 from pipelines.attributes.judging import BayesClassifier, score_single_values
 from pipelines.attributes.tables import (
@@ -39,6 +38,7 @@ from pipelines.attributes.tables import (
     tabulate_attributes,
 )
 from pipelines.parameters import AttributesConfig
+from pipelines.runs import tracking
 
 __all__ = [
     "StageMetrics",

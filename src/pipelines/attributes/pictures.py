@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.attributes import Attribute, AttributeTable
 from condvae.calibration.classes import assess_classes
 from condvae.cvae.generation import edit, interpolate, sample, sweep_values
 from condvae.cvae.model import FlatVAE
+from condvae.ground.attributes import Attribute, AttributeTable
 from condvae.plots import (
     plot_attribute_samples,
     plot_attribute_sweep,

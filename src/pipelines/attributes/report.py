@@ -11,19 +11,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from condvae.configuration import read_config
 from condvae.cvae.evaluation import EvaluationSettings
 from condvae.cvae.folder import load_cvae
-from condvae.files import open_atomic
-from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
+from condvae.ground.configuration import read_config
+from condvae.ground.devices import resolve_device
+from condvae.ground.files import open_atomic
 from condvae.plots import png_bytes
-from condvae.training.acceleration import resolve_device
-from pipelines import tracking
+from condvae.scores.attribute_definitions import ATTRIBUTE_METRICS
 from pipelines.attributes.judging import ALONE
 from pipelines.attributes.nodes import open_attributed
 from pipelines.attributes.page import PAGE, Section, Shown, Table, render_page
 from pipelines.attributes.pictures import Picture, draw_bayes, draw_training, draw_uses
 from pipelines.parameters import AttributesConfig
+from pipelines.runs import tracking
 
 __all__ = ["format_score", "tabulate_definitions", "write_attribute_report", "write_files"]
 

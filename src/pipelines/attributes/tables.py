@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from condvae.attributes import BINARY, Attribute, AttributeTable
-from condvae.configuration import ConfigurationError, read_config
 from condvae.cvae.training import TrainingImages
 from condvae.data.store import PreparedImages
-from condvae.images import to_nchw
-from pipelines.validation import ATTRIBUTE
+from condvae.ground.attributes import BINARY, Attribute, AttributeTable
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.images import to_nchw
+from pipelines.catalog.validation import ATTRIBUTE
 
 __all__ = ["AttributedImages", "describe_attributes", "tabulate_attributes"]
 

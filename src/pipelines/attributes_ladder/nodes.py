@@ -15,16 +15,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from condvae.configuration import read_config
 from condvae.cvae.evaluation import EvaluationSettings, evaluate
 from condvae.cvae.generation import sample
 from condvae.cvae.training import TrainingImages, train_cvae
 from condvae.evaluation.learning_curves import keep_result
-from condvae.images import DataContract
-from condvae.metrics.attribute_classifier import AttributeNetwork, load_attribute_classifier
+from condvae.ground.configuration import read_config
+from condvae.ground.devices import resolve_device
+from condvae.ground.images import DataContract
+from condvae.scores.attribute_classifier import AttributeNetwork, load_attribute_classifier
 from condvae.training import TrainingConfig
-from condvae.training.acceleration import resolve_device
-from pipelines import tracking
 from pipelines.attributes.nodes import (
     StageMetrics,
     contract_of,
@@ -34,6 +33,7 @@ from pipelines.attributes.nodes import (
 from pipelines.attributes.tables import AttributedImages
 from pipelines.attributes_ladder.tables import tabulate_contributions, tabulate_rungs
 from pipelines.parameters import LadderConfig, Rung
+from pipelines.runs import tracking
 
 __all__ = ["compare_rungs", "run_ladder"]
 

@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from condvae.configuration import read_config
-from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
-from condvae.metrics.definitions import MetricDefinition
+from condvae.ground.configuration import read_config
 from condvae.plots import plot_attribute_samples, plot_ladder
-from pipelines import tracking
+from condvae.scores.attribute_definitions import ATTRIBUTE_METRICS
+from condvae.scores.definitions import MetricDefinition
 from pipelines.attributes.nodes import open_attributed
 from pipelines.attributes.page import Table
 from pipelines.attributes.pictures import Picture
 from pipelines.attributes.report import format_score, tabulate_definitions, write_files
 from pipelines.attributes_ladder.tables import HEADLINES
 from pipelines.parameters import LadderConfig
+from pipelines.runs import tracking
 
 __all__ = ["write_ladder_report"]
 

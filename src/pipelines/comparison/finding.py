@@ -16,7 +16,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["CASES", "RunRecord", "find_runs", "read_run"]
 

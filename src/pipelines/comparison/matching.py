@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Run
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from pipelines.comparison.finding import RunRecord
-from pipelines.run_summary import PLACE
+from pipelines.runs.summary import PLACE
 
 __all__ = [
     "check_runs",

@@ -13,11 +13,10 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from condvae import evaluation as ev
-from condvae.configuration import read_config
-from condvae.evaluation.grouping import POOLED
-from condvae.files import open_atomic
+from condvae.evaluation.bins import POOLED
+from condvae.ground.configuration import read_config
+from condvae.ground.files import open_atomic
 from condvae.plots import plot_differences, plot_samplers, png_bytes, style_samplers
-from pipelines import tracking
 from pipelines.comparison.finding import RunRecord, find_runs, read_run
 from pipelines.comparison.matching import (
     check_runs,
@@ -31,6 +30,7 @@ from pipelines.comparison.page import render_page
 from pipelines.parameters import CompareConfig
 from pipelines.reporting.examples import read_examples
 from pipelines.reporting.metric_figures import draw_metrics
+from pipelines.runs import tracking
 
 __all__ = ["gather_runs", "list_differences", "write_comparison"]
 

@@ -15,15 +15,15 @@ from condvae.completion import (
     read_replay,
     repeat_run,
 )
-from condvae.configuration import read_config
-from condvae.files import open_atomic
-from condvae.model_folder import load_posterior
-from condvae.pretrained import find_model
-from condvae.training.acceleration import resolve_device
-from pipelines import tracking
+from condvae.ground.configuration import read_config
+from condvae.ground.devices import resolve_device
+from condvae.ground.files import open_atomic
+from condvae.models import find_model
+from condvae.models.folder import load_posterior
 from pipelines.completion.page import PAGE, render_page
 from pipelines.evaluation.nodes import BUNDLED_POSTERIOR
 from pipelines.parameters import CompleteConfig, SamplingConfig
+from pipelines.runs import tracking
 
 log = logging.getLogger(__name__)
 

@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from condvae.conditional_training import ConditionalRun, ConditionalSettings
-from condvae.configuration import read_config
 from condvae.data import fetching
 from condvae.data.store import PreparedImages, open_images
-from condvae.model_card import write_model_card
-from condvae.model_folder import load_vae
-from condvae.pretrained import read_cards
+from condvae.ground.configuration import read_config
+from condvae.ground.devices import resolve_device
+from condvae.masks.sampling import MaskConfig
+from condvae.models import read_cards
+from condvae.models.card import write_model_card
+from condvae.models.conditional_run import ConditionalRun, ConditionalSettings
+from condvae.models.folder import load_vae
 from condvae.tasks import describe_task
-from condvae.tasks.mask_sampling import MaskConfig
 from condvae.training import ObjectiveConfig, TrainingConfig
-from condvae.training.acceleration import resolve_device
 from condvae.training.start import StartConfig
 from pipelines.parameters import ModelConfig, TaskConfig
-from pipelines.provenance import check_weights, warn_of_seen_start
-from pipelines.shortcomings import VAE_SHORTCOMINGS, list_shortcomings
-from pipelines.tracking import command, progress_bar, training_callbacks
+from pipelines.runs.provenance import check_weights, warn_of_seen_start
+from pipelines.runs.shortcomings import VAE_SHORTCOMINGS, list_shortcomings
+from pipelines.runs.tracking import command, progress_bar, training_callbacks
 
 
 def train_partial_encoder(

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from condvae.configuration import read_config
 from condvae.data import DataConfig, PreparedImages, prepare_images
 from condvae.data.fetching import provide_pictures
-from pipelines.validation import write_data_docs
+from condvae.ground.configuration import read_config
+from pipelines.catalog.validation import write_data_docs
 
 __all__ = ["document_manifest_node", "prepare_images_node"]
 

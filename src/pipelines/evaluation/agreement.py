@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["check_scores_are_of"]
 

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from condvae.attributes import BINARY, Attribute
 from condvae.data.store import PreparedImages, open_images
-from condvae.files import fingerprint
-from condvae.images import to_nchw
-from condvae.metrics.attribute_classifier import (
+from condvae.ground.attributes import BINARY, Attribute
+from condvae.ground.devices import resolve_device
+from condvae.ground.files import fingerprint
+from condvae.ground.images import to_nchw
+from condvae.scores.attribute_classifier import (
     load_attribute_classifier,
     save_attribute_classifier,
     train_attribute_classifier,
 )
 from condvae.tasks import Subject, Task
-from condvae.training.acceleration import resolve_device
-from pipelines import tracking
+from pipelines.runs import tracking
 
 __all__ = ["describe_asked", "find_asked", "train_reader"]
 

@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae import evaluation as ev
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import PreparedImages, open_images
-from condvae.evaluation.grouping import POOLED, group_cases
-from condvae.files import fingerprint
-from condvae.guidance import describe_guidance, guide_posterior
-from condvae.images import DataContract, to_nchw
-from condvae.metrics.attribute_classifier import load_attribute_classifier
-from condvae.metrics.cases import EvaluationCase, read_cases
-from condvae.metrics.feature_network import load_feature_network
+from condvae.evaluation.bins import POOLED, group_cases
+from condvae.evaluation.cases import EvaluationCase, read_cases
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.devices import resolve_device
+from condvae.ground.files import fingerprint
+from condvae.ground.images import DataContract, to_nchw
+from condvae.masks.kinds import OBSERVED_BINS
+from condvae.posterior.guidance import describe_guidance, guide_posterior
+from condvae.scores.attribute_classifier import load_attribute_classifier
+from condvae.scores.feature_network import load_feature_network
 from condvae.tasks import Task, describe_task
-from condvae.tasks.masks import OBSERVED_BINS
-from condvae.training.acceleration import resolve_device
-from pipelines import tracking
 from pipelines.evaluation.attribute_reader import describe_asked, find_asked
+from pipelines.evaluation.posteriors import open_posterior
 from pipelines.parameters import EvaluationConfig, SamplingConfig, TaskConfig
-from pipelines.posteriors import open_posterior
+from pipelines.runs import tracking
 
 __all__ = [
     "Bench",

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from condvae.evaluation.grouping import POOLED
-from condvae.model_card import record_scores
+from condvae.evaluation.bins import POOLED
+from condvae.models.card import record_scores
 from pipelines.evaluation.agreement import check_scores_are_of
 
 __all__ = ["record_scores_node"]

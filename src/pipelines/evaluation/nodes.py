@@ -12,26 +12,25 @@ from typing import Any
 import torch
 
 from condvae import evaluation as ev
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import open_images
-from condvae.files import fingerprint
-from condvae.images import to_nchw
-from condvae.metrics.cases import (
+from condvae.evaluation.cases import (
     build_cases,
     build_cases_of_every_image,
     read_cases,
     write_cases,
 )
-from condvae.metrics.feature_network import (
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.devices import resolve_device
+from condvae.ground.files import fingerprint
+from condvae.ground.images import to_nchw
+from condvae.masks.sampling import MaskConfig
+from condvae.models import resolve_posterior
+from condvae.models.folder import read_card
+from condvae.scores.feature_network import (
     load_feature_network,
     save_feature_network,
     train_feature_network,
 )
-from condvae.model_folder import read_card
-from condvae.pretrained import resolve_posterior
-from condvae.tasks.mask_sampling import MaskConfig
-from condvae.training.acceleration import resolve_device
-from pipelines import tracking
 from pipelines.evaluation.agreement import check_scores_are_of
 from pipelines.evaluation.attribute_reader import train_reader
 from pipelines.evaluation.judging import (
@@ -49,6 +48,7 @@ from pipelines.parameters import (
     TaskConfig,
     WeightsConfig,
 )
+from pipelines.runs import tracking
 
 log = logging.getLogger(__name__)
 

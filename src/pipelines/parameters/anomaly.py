@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from condvae.configuration import ConfigurationError, check_choice, check_positive
 from condvae.data.foreign import FOREIGN, name_of_foreign
-from condvae.evaluation.foreign import NORMAL
+from condvae.evaluation.anomaly import NORMAL
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
 
 __all__ = ["AnomalyConfig"]
 

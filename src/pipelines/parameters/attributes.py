@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from condvae.configuration import (
+from condvae.cvae.config import TRAININGS, CvaeConfig
+from condvae.cvae.evaluation import EvaluationSettings
+from condvae.data.attributes import ALL
+from condvae.ground.configuration import (
     ConfigurationError,
     check_choice,
     check_positive,
     read_config,
 )
-from condvae.cvae.config import TRAININGS, CvaeConfig
-from condvae.cvae.evaluation import EvaluationSettings
-from condvae.data.attributes import ALL
 from condvae.training import TrainingConfig
 from pipelines.parameters.overlay import override
 

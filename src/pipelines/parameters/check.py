@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from condvae.configuration import ConfigurationError, check_choice, read_config
 from condvae.cvae.config import CvaeConfig
 from condvae.data.config import SIDE_INFORMATION_SOURCES, DataConfig
 from condvae.data.fetching import check_obtainable
-from condvae.images import DataContract
-from condvae.pretrained import find_model, read_cards, resolve_posterior
-from condvae.pretrained.hub_address import check_hub_address, is_hub_address
+from condvae.ground.configuration import ConfigurationError, check_choice, read_config
+from condvae.ground.devices import resolve_device
+from condvae.ground.images import DataContract
+from condvae.masks.sampling import MaskConfig
+from condvae.models import find_model, read_cards, resolve_posterior
 from condvae.tasks import Colourisation
-from condvae.tasks.mask_sampling import MaskConfig
-from condvae.training.acceleration import resolve_device
-from condvae.training.conditioning import check_objective
 from condvae.training.config import ObjectiveConfig, TrainingConfig
+from condvae.training.objectives import check_objective
 from condvae.training.start import StartConfig, was_started_from
+from condvae.transport.hub_address import check_hub_address, is_hub_address
 from pipelines.parameters.anomaly import AnomalyConfig
 from pipelines.parameters.attributes import AttributesConfig, LadderConfig
 from pipelines.parameters.comparison import CompareConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from condvae.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
 
 __all__ = ["CompareConfig"]
 

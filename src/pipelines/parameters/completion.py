@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from condvae.completion.config import CompletionSettings
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from pipelines.parameters.model import SamplingConfig
 
 __all__ = [

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from condvae.configuration import ConfigurationError, check_choice, check_positive
 from condvae.evaluation.samplers import SAMPLER_DEFINITIONS, split_temperature
-from condvae.metrics.extractors import Extractor, extractor_names, load_extractor
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.scores.extractors import Extractor, extractor_names, load_extractor
 
 __all__ = [
     "EvaluationConfig",
@@ -20,7 +20,7 @@ __all__ = [
     "ScoreConfig",
 ]
 
-# Each is a metric of its own in `condvae.metrics.definitions`.
+# Each is a metric of its own in `condvae.scores.definitions`.
 BOUND_DRAWS = (1, 10, 100)
 
 

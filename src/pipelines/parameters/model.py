@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from condvae.conditional.heads import parse_flows
-from condvae.conditional.partial_encoder import INITIALISATIONS
-from condvae.configuration import ConfigurationError, check_choice, check_positive
-from condvae.distributions import LATENT_STDS
-from condvae.guidance import GUIDANCE_RULES
-from condvae.images import DataContract
+from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.distributions import LATENT_STDS
+from condvae.ground.images import DataContract
+from condvae.ipa.heads import parse_flows
+from condvae.ipa.partial_encoder import INITIALISATIONS
+from condvae.models.presets import StatedModel, check_stated
+from condvae.posterior.guidance import GUIDANCE_RULES
 from condvae.tasks import TASKS, Task, task_named
 from condvae.vdvae.architecture import Architecture
 from condvae.vdvae.architectures import architecture_named
-from condvae.vdvae.presets import StatedModel, check_stated
 
 __all__ = [
     "FoldersConfig",
@@ -177,8 +177,9 @@ class SamplingConfig:
         temperature: Multiplies the standard deviation of every latent; the posterior is 1.
         batch_size: Images decoded at a time.
         paste_observed: Copy observed pixels exactly.
-        guidance: Weight of c(z | y) against the prior, see `condvae.guidance`; the posterior is 1.
-        guidance_rule: What the weight means, one of `condvae.guidance.GUIDANCE_RULES`.
+        guidance: Weight of c(z | y) against the prior; the posterior is 1. See
+            `condvae.posterior.guidance`.
+        guidance_rule: What the weight means, one of `condvae.posterior.guidance.GUIDANCE_RULES`.
     """
 
     temperature: float = 1.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from condvae.configuration import ConfigurationError, check_choice
-from condvae.metrics.definitions import METRICS
+from condvae.ground.configuration import ConfigurationError, check_choice
+from condvae.scores.definitions import METRICS
 
 __all__ = ["RegistryConfig"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["read_shape_files"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from pipelines.parameters.check import SECTIONS, VALUES
 from pipelines.parameters.overlay import leaves, override
 

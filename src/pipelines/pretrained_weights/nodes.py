@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from condvae.configuration import ConfigurationError, read_config
-from condvae.model_folder import load_vae, save_vae
-from condvae.pretrained import cache_folder, resolve_vae
-from condvae.pretrained.hub import pin_hub_address
-from condvae.pretrained.hub_address import is_hub_address
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.models import cache_folder, resolve_vae
+from condvae.models.folder import load_vae, save_vae
 from condvae.training.config import ObjectiveConfig
 from condvae.training.initial import new_vae
+from condvae.transport.hub import pin_hub_address
+from condvae.transport.hub_address import is_hub_address
 from pipelines.parameters import ModelConfig, WeightsConfig
-from pipelines.provenance import warn_of_seen_images
+from pipelines.runs.provenance import warn_of_seen_images
 
 log = logging.getLogger(__name__)
 

@@ -7,18 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import open_images
-from condvae.model_folder import read_card, save_vae, vae_source
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.devices import place, resolve_device
+from condvae.ground.state_dicts import load_strictly
+from condvae.models.folder import read_card, save_vae, vae_source
 from condvae.training import TrainingConfig, fit
-from condvae.training.acceleration import place, resolve_device
 from condvae.training.initial import new_vae
 from condvae.training.pretraining import NegativeElbo, bits_per_dim
 from condvae.training.start import StartConfig, find_start
-from condvae.vdvae.checkpoints import load_strictly
 from pipelines.parameters import ModelConfig
-from pipelines.provenance import warn_of_seen_start
-from pipelines.tracking import command, log_metrics, training_callbacks
+from pipelines.runs.provenance import warn_of_seen_start
+from pipelines.runs.tracking import command, log_metrics, training_callbacks
 
 log = logging.getLogger(__name__)
 

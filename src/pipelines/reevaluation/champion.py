@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import condvae
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import PreparedImages
-from condvae.files import sha256_of_file
-from condvae.metrics.cases import read_cases
-from condvae.model_folder import CARD, WEIGHTS
-from condvae.monitoring import INVALID, NOTED, Finding
+from condvae.evaluation.cases import read_cases
+from condvae.evaluation.monitoring import INVALID, NOTED, Finding
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.files import sha256_of_file
+from condvae.models.folder import CARD, WEIGHTS
 from pipelines.evaluation.nodes import build_manifest
-from pipelines.model_registry import RegisteredPosterior, current_environment
 from pipelines.parameters import EvaluationConfig, ReevaluationConfig
+from pipelines.runs.registry import RegisteredPosterior, current_environment
 
 __all__ = [
     "check_environment",

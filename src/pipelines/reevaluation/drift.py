@@ -13,20 +13,27 @@ import torch
 from numpy.typing import NDArray
 
 from condvae import evaluation as ev
-from condvae.anomaly import range_scores
 from condvae.calibration import correct_holm
 from condvae.calibration.verdict import CALIBRATED
 from condvae.data.records import image_sha256
-from condvae.evaluation.grouping import POOLED
-from condvae.files import fingerprint
-from condvae.images import to_nchw
-from condvae.input_check import InputVerdict, check_observations
-from condvae.metrics.cases import build_cases_of_every_image
-from condvae.metrics.frechet import frechet_distance
-from condvae.monitoring import DEGRADED, DRIFTED, NOTED, Finding, judge_flags, shift_of_features
+from condvae.evaluation.bins import POOLED
+from condvae.evaluation.cases import build_cases_of_every_image
+from condvae.evaluation.monitoring import (
+    DEGRADED,
+    DRIFTED,
+    NOTED,
+    Finding,
+    judge_flags,
+    shift_of_features,
+)
+from condvae.ground.files import fingerprint
+from condvae.ground.images import to_nchw
+from condvae.masks.kinds import bin_name
+from condvae.masks.sampling import MaskConfig
+from condvae.posterior.anomaly import range_scores
+from condvae.posterior.input_check import InputVerdict, check_observations
+from condvae.scores.frechet import frechet_distance
 from condvae.tasks import SideInformation
-from condvae.tasks.mask_sampling import MaskConfig
-from condvae.tasks.masks import bin_name
 from pipelines.evaluation.judging import Bench, Judgement, judge_samplers
 from pipelines.parameters import ReevaluationConfig, SamplingConfig
 from pipelines.reevaluation.arrivals import read_pictures

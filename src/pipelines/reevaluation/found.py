@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from condvae.evaluation.grouping import POOLED
-from condvae.files import write_json
+from condvae.evaluation.bins import POOLED
+from condvae.ground.files import write_json
 
 __all__ = ["REGISTERED", "VERDICT", "Found", "announce", "keep", "list_metrics"]
 

@@ -11,11 +11,11 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from condvae.configuration import ConfigurationError, read_config
-from condvae.monitoring import OK
+from condvae.evaluation.monitoring import OK
+from condvae.ground.configuration import ConfigurationError, read_config
 from pipelines.parameters import ReevaluationConfig
 from pipelines.reevaluation.lock import hold
-from pipelines.tracking import command
+from pipelines.runs.tracking import command
 
 __all__ = ["ALARM_EXIT_CODE", "AlarmError", "ReevaluationHooks", "VerdictHooks"]
 

@@ -13,11 +13,8 @@ import numpy as np
 import pandas as pd
 
 from condvae import evaluation as ev
-from condvae.evaluation.grouping import POOLED
-from condvae.files import open_atomic, write_json
-from condvae.metrics.definitions import METRICS
-from condvae.model_folder import read_card
-from condvae.monitoring import (
+from condvae.evaluation.bins import POOLED
+from condvae.evaluation.monitoring import (
     DEGRADED,
     JUDGED,
     NOTED,
@@ -28,10 +25,13 @@ from condvae.monitoring import (
     compare_scores,
     find_new_faults,
 )
+from condvae.ground.files import open_atomic, write_json
+from condvae.models.folder import read_card
+from condvae.scores.definitions import METRICS
 from pipelines.evaluation.judging import Bench, Judgement, judge_samplers
-from pipelines.model_registry import RegisteredPosterior, open_version, store_baseline
 from pipelines.parameters import ReevaluationConfig, SamplingConfig
 from pipelines.reevaluation.found import REGISTERED
+from pipelines.runs.registry import RegisteredPosterior, open_version, store_baseline
 
 __all__ = ["assess", "compare_with_baseline", "compare_with_card", "judge_again", "own_sampling"]
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 try:
     import fcntl

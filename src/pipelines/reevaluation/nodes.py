@@ -12,15 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from condvae.configuration import read_config
 from condvae.data.store import open_images
-from condvae.files import fingerprint
-from condvae.monitoring import NOTED, Finding, reach_verdict
-from condvae.tasks.mask_sampling import MaskConfig
-from condvae.training.acceleration import resolve_device
-from pipelines import tracking
+from condvae.evaluation.monitoring import NOTED, Finding, reach_verdict
+from condvae.ground.configuration import read_config
+from condvae.ground.devices import resolve_device
+from condvae.ground.files import fingerprint
+from condvae.masks.sampling import MaskConfig
 from pipelines.evaluation.judging import Bench, open_bench
-from pipelines.model_registry import open_registered, registered_name
 from pipelines.parameters import EvaluationConfig, ReevaluationConfig, SamplingConfig
 from pipelines.reevaluation.arrivals import (
     describe_files,
@@ -38,6 +36,8 @@ from pipelines.reevaluation.champion import (
 from pipelines.reevaluation.drift import judge_arrivals
 from pipelines.reevaluation.found import VERDICT, Found, announce, keep, list_metrics
 from pipelines.reevaluation.judging import judge_again
+from pipelines.runs import tracking
+from pipelines.runs.registry import open_registered, registered_name
 
 log = logging.getLogger(__name__)
 VERSION = 1  # raise it when verdicts change their meaning

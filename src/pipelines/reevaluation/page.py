@@ -13,12 +13,12 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data.pictures import read_picture
-from condvae.evaluation.grouping import POOLED
-from condvae.files import open_atomic
-from condvae.metrics.definitions import METRICS
+from condvae.evaluation.bins import POOLED
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import open_atomic
 from condvae.plots import plot_differences, plot_rank_histograms, png_bytes
+from condvae.scores.definitions import METRICS
 from pipelines.reevaluation.found import REGISTERED, Found
 
 __all__ = ["PAGE", "write_page"]

@@ -10,14 +10,14 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from condvae.configuration import read_config
-from condvae.files import write_json
-from condvae.model_folder import read_card
+from condvae.ground.configuration import read_config
+from condvae.ground.files import write_json
+from condvae.models.folder import read_card
 from pipelines.evaluation.agreement import check_scores_are_of
-from pipelines.model_registry import register
 from pipelines.parameters import RegistryConfig
-from pipelines.provenance import check_weights
-from pipelines.tracking import git_state
+from pipelines.runs.provenance import check_weights
+from pipelines.runs.registry import register
+from pipelines.runs.tracking import git_state
 
 __all__ = ["register_posterior"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from condvae.metrics.definitions import MetricDefinition
 from condvae.plots import BINS, POOLED, metric_label
+from condvae.scores.definitions import MetricDefinition
 
 __all__ = ["MetricCard", "make_card"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from condvae.files import open_atomic, write_json
+from condvae.ground.files import open_atomic, write_json
 from condvae.plots import (
     plot_completions,
     plot_extremes,

@@ -9,8 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from condvae.configuration import ConfigurationError
-from condvae.metrics.definitions import METRICS, MetricDefinition
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots import (
     BINS,
     POOLED,
@@ -22,6 +21,7 @@ from condvae.plots import (
     is_finite,
     metric_label,
 )
+from condvae.scores.definitions import METRICS, MetricDefinition
 from pipelines.reporting.cards import MetricCard, make_card
 
 __all__ = [

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data.store import open_images
-from condvae.model_folder import load_vae
-from condvae.pretrained import ScoreMismatchError, check_score, stated_score
-from condvae.training.acceleration import explain_out_of_memory, resolve_device
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.devices import explain_out_of_memory, resolve_device
+from condvae.models import ScoreMismatchError, check_score, stated_score
+from condvae.models.folder import load_vae
 from condvae.training.pretraining import bits_per_dim
 from pipelines.parameters import VerifyConfig
-from pipelines.provenance import check_weights
-from pipelines.tracking import log_metrics, progress_bar
+from pipelines.runs.provenance import check_weights
+from pipelines.runs.tracking import log_metrics, progress_bar
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from condvae.conditional import ConditionalModel, PartialEncoder, forward_kl, run_trunk
-from condvae.conditional.heads import GaussianHead
+from condvae.ipa import ConditionalModel, PartialEncoder, forward_kl, run_trunk
+from condvae.ipa.heads import GaussianHead
 from condvae.vdvae.decoder import Decoder, DecoderBlock, OutputNet
 
 

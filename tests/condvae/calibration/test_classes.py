@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from condvae.calibration import assess_classes
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 DRAWS, CLASSES = 9, 4
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from condvae.calibration import View, posterior_coverage, share_covered, tabulate_coverage
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 
 def test_central_ranks_are_covered():

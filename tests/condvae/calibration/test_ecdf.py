@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from condvae.calibration import ecdf_band
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 
 def is_inside(band):

@@ -18,7 +18,7 @@ from condvae.calibration import (
     share_covered,
     tabulate_coverage,
 )
-from condvae.conditional import ConditionalModel, UnconditionalLatents
+from condvae.ipa import ConditionalModel, UnconditionalLatents
 
 LinearGaussian = runpy.run_path(str(Path(__file__).with_name("linear_gaussian.py")))[
     "LinearGaussian"

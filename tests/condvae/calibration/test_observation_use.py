@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from condvae.calibration import View, assess_use, reference_gaps
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 N, D, S = 400, 6, 30
 

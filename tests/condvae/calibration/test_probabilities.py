@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from condvae.calibration.probabilities import assess_probabilities, credible_ranks
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 
 def cases(n=3000, sharper=1.0, seed=0):

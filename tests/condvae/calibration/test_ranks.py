@@ -9,7 +9,7 @@ from scipy import stats
 
 from condvae.calibration import assess_all_ranks, assess_ranks, one_case_per_image
 from condvae.calibration.ranks import case_uniforms, choose_bins, rank_truths
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 
 def test_rank_by_hand():

@@ -6,7 +6,7 @@ from scipy import stats
 
 from condvae.calibration import View, rank_classes, rank_features, rank_pixels
 from condvae.calibration.statistics import class_log_odds
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 DRAWS, CASES, DIMENSIONS = 19, 2000, 12
 

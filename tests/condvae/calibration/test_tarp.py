@@ -12,7 +12,7 @@ from condvae.calibration import (
 )
 from condvae.calibration.ranks import case_uniforms
 from condvae.calibration.tarp import squared_distances
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 NO_TIES = np.zeros(600)
 

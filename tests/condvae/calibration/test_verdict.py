@@ -16,7 +16,7 @@ from condvae.calibration import (
     rank_pixels,
 )
 from condvae.calibration.verdict import smallest_visible
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 CASES, DRAWS, SEEN = 1000, 99, 10
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from condvae.completion import CompletionSettings
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 
 
 @pytest.mark.parametrize(

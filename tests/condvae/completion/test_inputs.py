@@ -7,12 +7,12 @@ from PIL import Image
 from condvae.completion import CompletionSettings, check_pictures, inputs, read_input
 from condvae.completion.geometry import fill_hole
 from condvae.completion.inputs import find_pictures, pair_masks
-from condvae.configuration import ConfigurationError
 from condvae.data.canvas import fit_to_canvas
 from condvae.data.pictures import UnreadablePictureError
-from condvae.files import sha256_of_file
-from condvae.images import DataContract
-from condvae.tasks.mask_files import MaskFileError
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import sha256_of_file
+from condvae.ground.images import DataContract
+from condvae.masks.files import MaskFileError
 
 GREY = DataContract(1, 16, 100.0, 50.0)
 COLOUR = DataContract(3, 16, 100.0, 50.0)

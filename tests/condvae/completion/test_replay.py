@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from condvae.completion import find_replayed_model, read_replay, repeat_run, run
-from condvae.configuration import ConfigurationError
-from condvae.files import sha256_of_file
-from condvae.model_folder import save_posterior
-from condvae.pretrained import find_model
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import sha256_of_file
+from condvae.models import find_model
+from condvae.models.folder import save_posterior
 
 
 @pytest.fixture

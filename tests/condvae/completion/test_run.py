@@ -16,9 +16,9 @@ from condvae.completion import check_pictures, complete_pictures, record, run
 from condvae.completion.config import CompletionSettings
 from condvae.completion.output import locked_output
 from condvae.completion.record import check_folder, read_record
-from condvae.configuration import ConfigurationError
-from condvae.files import sha256_of_file
-from condvae.images import to_nchw
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import sha256_of_file
+from condvae.ground.images import to_nchw
 from condvae.tasks import ClassLabel
 
 # A five, as the model knows it: enlarged from scikit-learn's.

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.attributes import Attribute, AttributeTable
 from condvae.cvae.config import CvaeConfig
 from condvae.cvae.model import FlatVAE, new_cvae
 from condvae.cvae.training import TrainingImages
-from condvae.images import DataContract
+from condvae.ground.attributes import Attribute, AttributeTable
+from condvae.ground.images import DataContract
 
 ATTRIBUTES = (
     Attribute("shade", ("dark", "middle", "bright")),

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from condvae.attributes import Attribute
-from condvae.configuration import ConfigurationError
 from condvae.cvae.classification import classify, value_shares
+from condvae.ground.attributes import Attribute
+from condvae.ground.configuration import ConfigurationError
 
 ATTRIBUTES = (
     Attribute("level", ("low", "middle", "high")),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.attributes import BINARY, Attribute
-from condvae.configuration import ConfigurationError
 from condvae.cvae.conditions import ConditionEncoder, drop
+from condvae.ground.attributes import BINARY, Attribute
+from condvae.ground.configuration import ConfigurationError
 
 NAN = math.nan
 ATTRIBUTES = (

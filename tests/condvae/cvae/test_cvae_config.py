@@ -2,8 +2,8 @@
 
 import pytest
 
-from condvae.configuration import ConfigurationError, read_config
 from condvae.cvae.config import CvaeConfig
+from condvae.ground.configuration import ConfigurationError, read_config
 
 
 @pytest.mark.parametrize(

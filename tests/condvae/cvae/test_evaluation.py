@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.attributes import Attribute
-from condvae.configuration import ConfigurationError
 from condvae.cvae.evaluation import EvaluationSettings, evaluate, shuffle_conditions
-from condvae.metrics.attribute_classifier import AttributeNetwork
-from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
-from condvae.metrics.attribute_scores import score_attributes
+from condvae.ground.attributes import Attribute
+from condvae.ground.configuration import ConfigurationError
+from condvae.scores.attribute_classifier import AttributeNetwork
+from condvae.scores.attribute_definitions import ATTRIBUTE_METRICS
+from condvae.scores.attribute_scores import score_attributes
 
 ATTRIBUTES = (Attribute("level", ("low", "middle", "high")), Attribute("side", ("left", "right")))
 TILT = Attribute("tilt")

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
 from condvae.cvae.folder import load_cvae, save_cvae
-from condvae.model_folder import read_card
+from condvae.ground.configuration import ConfigurationError
+from condvae.models.folder import read_card
 from condvae.priors.vector import PRIORS
 
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from condvae.attributes import Attribute
-from condvae.configuration import ConfigurationError
 from condvae.cvae.drawing import draw_latents, draw_noise, encode_conditions
 from condvae.cvae.generation import edit, interpolate, sample, sweep, sweep_values
 from condvae.cvae.guidance import CANDIDATES, check_guidance, choose_candidates, guide_prior
+from condvae.ground.attributes import Attribute
+from condvae.ground.configuration import ConfigurationError
 from condvae.priors.vector import PRIORS
 
 INVERTIBLE = [prior for prior in PRIORS if prior != "mixture"]

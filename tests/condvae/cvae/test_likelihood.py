@@ -5,8 +5,8 @@ import torch
 
 from condvae.cvae.config import CvaeConfig
 from condvae.cvae.likelihood import make_likelihood
-from condvae.images import DataContract, likelihood_target
-from condvae.likelihoods import LogisticMixture
+from condvae.ground.images import DataContract, likelihood_target
+from condvae.ground.likelihoods import LogisticMixture
 
 
 def make(likelihood, channels, **changes):

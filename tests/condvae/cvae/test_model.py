@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from condvae.configuration import ConfigurationError
 from condvae.cvae.model import new_cvae
-from condvae.images import DataContract, encoder_input
-from condvae.posterior import case_generator
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import DataContract, encoder_input
+from condvae.ground.noise import case_generator
 from condvae.priors.vector import PRIORS
 
 LIKELIHOODS = ("optimal", "learned", "fixed", "logistic_mixture")

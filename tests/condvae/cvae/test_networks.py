@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
 from condvae.cvae.networks import ImageDecoder, ImageEncoder, scale_sizes
+from condvae.ground.configuration import ConfigurationError
 
 
 @pytest.mark.parametrize(

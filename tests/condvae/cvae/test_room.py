@@ -15,7 +15,7 @@ import numpy, torch
 
 state = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
 count = 0
-for room in ("condvae.cvae", "condvae.priors", "condvae.attributes", "condvae.gaussian_pixels"):
+for room in ("condvae.cvae", "condvae.priors", "condvae.ground"):
     names = [room]
     if hasattr(importlib.import_module(room), "__path__"):
         package = sys.modules[room]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
 from condvae.cvae import objectives
 from condvae.cvae.conditions import drop
 from condvae.cvae.model import new_cvae
 from condvae.cvae.training import CvaeObjective, PriorObjective, train_cvae
-from condvae.images import DataContract
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import DataContract
 from condvae.training import TrainingConfig
 from condvae.training.randomness import rows_of_step
 

@@ -7,9 +7,9 @@ import logging
 import numpy as np
 import pytest
 
-from condvae.attributes import BINARY, Attribute
-from condvae.configuration import ConfigurationError
 from condvae.data.attribute_file import encode_column, open_attribute_file, standardise
+from condvae.ground.attributes import BINARY, Attribute
+from condvae.ground.configuration import ConfigurationError
 
 ORIGINS = ("a.png", "b/c.png", "d.png", "e.png")
 NAN = np.nan

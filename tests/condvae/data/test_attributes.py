@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from condvae.attributes import BINARY, Attribute, AttributeTable
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.attributes import gather_attributes, held_out
 from condvae.data.measures import TERCILES, measure_images
+from condvae.ground.attributes import BINARY, Attribute, AttributeTable
+from condvae.ground.configuration import ConfigurationError
 
 NAN = np.nan
 

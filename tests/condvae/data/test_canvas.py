@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data.canvas import convert_channels, crop_centre, fit_to_canvas
+from condvae.ground.configuration import ConfigurationError
 
 
 def random_picture(*shape: int) -> np.ndarray:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data import DataConfig
 from condvae.data.config import SOURCE_NAMES
 from condvae.data.sources import SOURCES
+from condvae.ground.configuration import ConfigurationError, read_config
 
 
 def test_defaults_are_the_bundled_digits():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.data.foreign import FOREIGN, make_foreign, name_of_foreign, open_foreign
+from condvae.ground.configuration import ConfigurationError
 
 
 @pytest.fixture

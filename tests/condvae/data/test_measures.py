@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.data.measures import (
     MEASURES,
     TERCILES,
@@ -13,6 +12,7 @@ from condvae.data.measures import (
     measure_images,
     sort_by_terciles,
 )
+from condvae.ground.configuration import ConfigurationError
 
 
 def measure(name, *pictures):

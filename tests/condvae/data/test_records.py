@@ -5,7 +5,6 @@ import hashlib
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.data.records import (
     assign_split,
     image_sha256,
@@ -13,6 +12,7 @@ from condvae.data.records import (
     read_records,
     write_records,
 )
+from condvae.ground.configuration import ConfigurationError
 
 
 def make_example(label: int | None = 3, channels: int = 3):

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig
 from condvae.data.sources import open_source
+from condvae.ground.configuration import ConfigurationError
 
 
 def open_npz(path):

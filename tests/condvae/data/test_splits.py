@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from condvae.configuration import ConfigurationError
 from condvae.data.config import OFFICIAL_SOURCES
 from condvae.data.splits import COUNTED_SPLITS, assign_official, official_split
+from condvae.ground.configuration import ConfigurationError
 
 
 def legacy_permutation(seed, count):

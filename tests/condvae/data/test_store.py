@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, image_sha256, open_images, prepare_images
+from condvae.ground.configuration import ConfigurationError
 
 SPLITS = ("train", "validation", "test")
 
@@ -192,7 +192,7 @@ def test_a_killed_run_is_repaired_by_the_next(
         rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("condvae.files.os.replace", replace)
+        patch.setattr("condvae.ground.files.os.replace", replace)
         with pytest.raises(KeyboardInterrupt):
             prepare_images(changed, folder)
     if renames_before_the_kill == 0:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.formats.files import FileSource
+from condvae.ground.configuration import ConfigurationError
 
 FILES = ("images.npy", "records.json", "meta.json")
 COUNT = 50

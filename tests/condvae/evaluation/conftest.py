@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from condvae.evaluation import Calibrator, Extractors
-from condvae.metrics.cases import EvaluationCase
-from condvae.metrics.extractors import Extractor
-from condvae.metrics.feature_network import FeatureNetwork
-from condvae.tasks.masks import bin_of
+from condvae.evaluation.cases import EvaluationCase
+from condvae.masks.kinds import bin_of
+from condvae.scores.extractors import Extractor
+from condvae.scores.feature_network import FeatureNetwork
 
 
 @pytest.fixture(autouse=True)

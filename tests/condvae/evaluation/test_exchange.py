@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
+from condvae.evaluation.cases import read_cases, write_cases
 from condvae.evaluation.exchange import MANIFEST, FileSource, export_cases
-from condvae.metrics.cases import read_cases, write_cases
+from condvae.ground.configuration import ConfigurationError
 
 SIZE, COMPLETIONS = 10, 3
 

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.evaluation.learning_curves import (
     LearningCurve,
     keep_result,
@@ -14,6 +13,7 @@ from condvae.evaluation.learning_curves import (
     reach_of_runs,
     spaced_steps,
 )
+from condvae.ground.configuration import ConfigurationError
 
 # A score that is 5 - log2(steps): every answer is known.
 LINE = LearningCurve((1, 4, 16), (5.0, 3.0, 1.0))

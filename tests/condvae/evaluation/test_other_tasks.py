@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.conditional import ConditionalModel, PartialEncoder
 from condvae.evaluation import (
     Calibrator,
     PosteriorSource,
-    calibrating,
     compare_case_tables,
     list_case_scores,
     list_signatures,
     score_cases,
     tabulate,
 )
-from condvae.evaluation.grouping import group_cases
-from condvae.posterior import ImagePosterior
+from condvae.evaluation import calibrator as calibrating
+from condvae.evaluation.bins import group_cases
+from condvae.ipa import ConditionalModel, PartialEncoder
+from condvae.posterior.image_posterior import ImagePosterior
 from condvae.tasks import ClassLabel, Combination, Glimpses, SideInformation, SuperResolution
 
 N, ROWS = 5, [9, 3, 12, 3, 0]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.evaluation import CaseScores, compare, compare_case_tables, list_case_scores
+from condvae.ground.configuration import ConfigurationError
 
 BOUND, BEST = "bound_bits_per_unobserved_dim", "perceptual_best_of_k"
 SETTINGS = {"level": 0.9, "seed": 1}

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from condvae.conditional import ConditionalModel
-from condvae.configuration import ConfigurationError
 from condvae.evaluation import SAMPLER_DEFINITIONS, make_sampler, split_temperature
+from condvae.ground.configuration import ConfigurationError
+from condvae.ipa import ConditionalModel
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from condvae.evaluation import CaseScores
 from condvae.evaluation.sets import _affordable, explain_missing, score_sets
-from condvae.metrics.definitions import METRICS
+from condvae.scores.definitions import METRICS
 
 
 def make_score(completions, truths):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from condvae.evaluation import PosteriorSource
-from condvae.importance import importance_bound
+from condvae.posterior.importance import importance_bound
 
 SETTINGS = {
     "completions": 3,

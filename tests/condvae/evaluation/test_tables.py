@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.evaluation import (
     COMPARISON_COLUMNS,
     CaseScores,
@@ -13,10 +12,11 @@ from condvae.evaluation import (
     list_case_scores,
     tabulate,
 )
-from condvae.evaluation.grouping import POOLED, group_cases
+from condvae.evaluation.bins import POOLED, group_cases
 from condvae.evaluation.tables import _set_interval
-from condvae.metrics.definitions import METRICS
-from condvae.metrics.feature_scores import FeatureScore
+from condvae.ground.configuration import ConfigurationError
+from condvae.scores.definitions import METRICS
+from condvae.scores.feature_scores import FeatureScore
 
 FACTS = {"k": 8, "temperature": 1.0, "seed": 5, "manifest": "quick"}
 FACTS["extractors"] = {"features": "toy_f2", "perceptual": "toy_maps", "classes": "toy_classes"}

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
-from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots import png_bytes
 from condvae.plots.attributes import (
     plot_attribute_samples,
@@ -17,6 +16,7 @@ from condvae.plots.attributes import (
     plot_edits,
     plot_ladder,
 )
+from condvae.scores.attribute_definitions import ATTRIBUTE_METRICS
 
 
 def images(*shape):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots import plot_completions, plot_samplers, png_bytes
 from condvae.plots.image_grid import ImageGrid, deviation_ceiling, deviation_map, to_rgb_pixels
 

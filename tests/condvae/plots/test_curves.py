@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots import BINS, plot_metric_by_bin, plot_training, png_bytes
 from condvae.plots.curves import _spread
 from condvae.plots.labels import axis_title, bin_label, format_value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots import plot_differences
 
 

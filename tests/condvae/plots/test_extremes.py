@@ -1,6 +1,6 @@
 import pytest
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots import plot_extremes
 
 

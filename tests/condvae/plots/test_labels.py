@@ -2,8 +2,6 @@ import math
 
 import pytest
 
-from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
-from condvae.metrics.definitions import METRICS
 from condvae.plots import (
     coverage_target,
     direction_words,
@@ -12,6 +10,8 @@ from condvae.plots import (
     statistic_label,
 )
 from condvae.plots.labels import axis_title
+from condvae.scores.attribute_definitions import ATTRIBUTE_METRICS
+from condvae.scores.definitions import METRICS
 
 
 def test_words_of_a_metric_are_those_of_its_definition():

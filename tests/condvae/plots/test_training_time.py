@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots.style import png_bytes
 from condvae.plots.training_time import TimedRuns, plot_training_time
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.conditional import forward_kl, run_trunk
-from condvae.distributions import DiagonalGaussian
+from condvae.ground.distributions import DiagonalGaussian
+from condvae.ipa import forward_kl, run_trunk
 from condvae.priors import CouplingFlow
 
 SYSTEM = Path(__file__).parents[1] / "calibration" / "linear_gaussian.py"

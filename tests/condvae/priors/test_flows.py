@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
-from condvae.distributions import DiagonalGaussian
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.distributions import DiagonalGaussian
 from condvae.priors import UNIVARIATES, CouplingFlow, transformed_elements
 
 kinds = pytest.mark.parametrize("kind", list(UNIVARIATES))

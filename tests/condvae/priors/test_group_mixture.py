@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
-from condvae.distributions import DiagonalGaussian
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.distributions import DiagonalGaussian
 from condvae.priors import GroupMixture
 
 CONTEXT = 3

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from condvae.distributions import DiagonalGaussian
+from condvae.ground.distributions import DiagonalGaussian
 from condvae.priors.mixture import GaussianMixture
 
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 import zuko
 
-from condvae.conditional import PartialEncoder
-from condvae.conditional.heads import FLOWS
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
+from condvae.ipa import PartialEncoder
+from condvae.ipa.heads import FLOWS
 from condvae.priors import PRIORS, UNIVARIATES, make_prior
 from condvae.priors.univariate import BINS, BOUND, SMALLEST_SLOPE
 

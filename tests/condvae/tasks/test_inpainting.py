@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
-from condvae.images import DataContract
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import DataContract
 from condvae.tasks import Inpainting, Subject
 
 CONTRACT = DataContract(3, 4, 100.0, 50.0)

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
-from condvae.images import DataContract
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import DataContract
 from condvae.tasks import TASKS, Inpainting, Observation, Subject, task_named
 
 CONTRACT = DataContract(3, 4, 100.0, 50.0)

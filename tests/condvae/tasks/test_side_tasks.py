@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
-from condvae.images import DataContract
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import DataContract
 from condvae.tasks import (
     Attributes,
     ClassLabel,

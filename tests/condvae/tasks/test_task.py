@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.conditional import ConditionalModel, PartialEncoder, initialise
-from condvae.configuration import ConfigurationError
-from condvae.images import DataContract
-from condvae.model_folder import load_posterior, posterior_source, save_posterior
-from condvae.posterior import ImagePosterior
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import DataContract
+from condvae.ipa import ConditionalModel, PartialEncoder, initialise
+from condvae.masks.sampling import MaskConfig, draw_masks, usable_bins
+from condvae.models.folder import load_posterior, posterior_source, save_posterior
+from condvae.posterior.image_posterior import ImagePosterior
 from condvae.tasks import (
     TASKS,
     Attributes,
@@ -32,11 +33,10 @@ from condvae.tasks import (
     register_task,
     task_named,
 )
-from condvae.tasks.mask_sampling import MaskConfig, draw_masks, usable_bins
-from condvae.training.conditioning import ForwardKL
 from condvae.training.config import TrainingConfig
 from condvae.training.initial import new_vae
 from condvae.training.loop import fit
+from condvae.training.objectives import ForwardKL
 from condvae.vdvae import ARCHITECTURES
 
 SIZE = 16

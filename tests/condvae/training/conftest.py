@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.conditional import PartialEncoder, initialise
+from condvae.ipa import PartialEncoder, initialise
 from condvae.tasks.inpainting import Inpainting
-from condvae.training.conditioning import ForwardKL
 from condvae.training.config import TrainingConfig
 from condvae.training.initial import new_vae
+from condvae.training.objectives import ForwardKL
 from condvae.training.pretraining import NegativeElbo
 from condvae.vdvae import ARCHITECTURES
 

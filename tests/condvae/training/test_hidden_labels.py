@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.conditional import PartialEncoder, initialise
+from condvae.ipa import PartialEncoder, initialise
 from condvae.tasks import ClassLabel, SideInformation
 from condvae.training import TrainingConfig
-from condvae.training.conditioning import ForwardKL
+from condvae.training.objectives import ForwardKL
 
 TRAINING, VALIDATION = np.arange(8), np.arange(8, 12)
 LABELS = np.arange(12) % 3

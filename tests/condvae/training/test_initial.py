@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
-from condvae.images import DataContract
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.images import DataContract
 from condvae.training.initial import new_vae
 from condvae.vdvae import ARCHITECTURES
 

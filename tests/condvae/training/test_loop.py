@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.training import guard
 from condvae.training.config import TrainingConfig
 from condvae.training.guard import TrainingDivergedError

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from condvae.configuration import ConfigurationError, read_config
+from condvae.ground.configuration import ConfigurationError, read_config
 from condvae.training import ObjectiveConfig
 
 

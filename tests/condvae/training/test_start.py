@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from condvae.configuration import ConfigurationError, read_config
+from condvae.ground.configuration import ConfigurationError, read_config
 from condvae.training.config import TrainingConfig
 from condvae.training.loop import fit, learning_rate_at
 from condvae.training.randomness import step_rng

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.training.state import CheckpointFolder
 
 

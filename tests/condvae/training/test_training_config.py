@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from condvae.configuration import ConfigurationError, read_config
-from condvae.files import fingerprint
-from condvae.model_folder import read_card
-from condvae.pretrained import find_model
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.files import fingerprint
+from condvae.models import find_model
+from condvae.models.folder import read_card
 from condvae.training.config import TrainingConfig
 from condvae.vdvae import ARCHITECTURES
 

@@ -3,7 +3,7 @@
     python tests/condvae/vdvae/make_regression_vectors.py [--folder tests/condvae/vdvae/regression]
 
 Run it only after a change of the results that is meant, and when the golden vectors of the official
-implementations still agree (``tests/condvae/conditional/test_golden_vectors.py``). Weights, images,
+implementations still agree (``tests/condvae/ipa/test_golden_vectors.py``). Weights, images,
 masks and noise come from an integer hash, not from a library's generator, so that they are the same
 everywhere and for ever.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from condvae.conditional import ConditionalModel, PartialEncoder
-from condvae.conditional.model import run_trunk
-from condvae.conditional.objectives import forward_kl
-from condvae.images import DataContract, encoder_input, likelihood_target
+from condvae.ground.images import DataContract, encoder_input, likelihood_target
+from condvae.ipa import ConditionalModel, PartialEncoder
+from condvae.ipa.model import run_trunk
+from condvae.ipa.objective import forward_kl
 from condvae.vdvae import VDVAE, Architecture
 
 FOLDER = Path(__file__).parent / "regression"

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from condvae.conditional import PartialEncoder
-from condvae.configuration import ConfigurationError, read_config
-from condvae.images import DataContract
-from condvae.model_folder import read_card
-from condvae.pretrained import find_model
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.images import DataContract
+from condvae.ipa import PartialEncoder
+from condvae.models import find_model
+from condvae.models.folder import read_card
 from condvae.vdvae import ARCHITECTURES, VDVAE, Architecture, architecture_named
 from condvae.vdvae.architecture import DecoderBlockSpec, EncoderBlockSpec
 

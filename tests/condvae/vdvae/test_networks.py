@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from condvae.images import DataContract
+from condvae.ground.images import DataContract
 from condvae.vdvae import ARCHITECTURES, VDVAE
 from condvae.vdvae.blocks import Block, convolution
 

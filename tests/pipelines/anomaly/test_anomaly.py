@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data import DataConfig, prepare_images
-from condvae.model_folder import read_card
-from condvae.pretrained import find_model
-from pipelines import tracking
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.models import find_model
+from condvae.models.folder import read_card
 from pipelines.anomaly import create_pipeline
-from pipelines.hooks import ParameterHooks
+from pipelines.app.hooks import ParameterHooks
 from pipelines.parameters import AnomalyConfig
 from pipelines.pipeline_registry import register_pipelines
+from pipelines.runs import tracking
 
 SETTINGS = {"against": ["noise", "inverted"], "cases_per_bin": 6, "reference_pairs": 60, "draws": 1}
 

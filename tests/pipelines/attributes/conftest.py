@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import tracking
 from pipelines.parameters.overlay import override
 from pipelines.pipeline_registry import register_pipelines
+from pipelines.runs import tracking
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 

@@ -17,22 +17,22 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
-from condvae.attributes import Attribute
-from condvae.configuration import ConfigurationError, read_config
 from condvae.cvae.evaluation import EvaluationSettings
 from condvae.cvae.folder import load_cvae
 from condvae.cvae.generation import sample, sweep
-from condvae.files import sha256_of_file
-from condvae.metrics.attribute_definitions import ATTRIBUTE_METRICS
-from pipelines import tracking
+from condvae.ground.attributes import Attribute
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.files import sha256_of_file
+from condvae.scores.attribute_definitions import ATTRIBUTE_METRICS
+from pipelines.app.hooks import ParameterHooks
 from pipelines.attributes import judging, pictures
 from pipelines.attributes.choices import find_ties
 from pipelines.attributes.judging import BayesClassifier
 from pipelines.attributes.nodes import StageMetrics, metric_names, open_attributed
 from pipelines.attributes.pictures import draw_training
-from pipelines.hooks import ParameterHooks
 from pipelines.parameters import AttributesConfig
 from pipelines.pipeline_registry import register_pipelines
+from pipelines.runs import tracking
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from condvae.attributes import Attribute
-from condvae.configuration import ConfigurationError, read_config
 from condvae.cvae import new_cvae
-from condvae.images import DataContract
+from condvae.ground.attributes import Attribute
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.images import DataContract
 from condvae.priors import PRIORS
 from condvae.training import TrainingConfig
 from pipelines.attributes_ladder import nodes

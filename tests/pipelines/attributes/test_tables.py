@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
-from condvae.attributes import Attribute, AttributeTable
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.attributes import gather_attributes, held_out
+from condvae.ground.attributes import Attribute, AttributeTable
+from condvae.ground.configuration import ConfigurationError
 from pipelines.attributes.choices import (
     change_attribute,
     choose_conditions,
@@ -25,7 +25,7 @@ from pipelines.attributes.tables import (
     describe_attributes,
     tabulate_attributes,
 )
-from pipelines.validation import GXValidator
+from pipelines.catalog.validation import GXValidator
 
 COMBINATION = {"class": 3, "odd": "yes"}
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from condvae.configuration import ConfigurationError, read_config
+from condvae.ground.configuration import ConfigurationError, read_config
 from pipelines.comparison.finding import find_runs, read_run
 from pipelines.comparison.matching import (
     check_runs,

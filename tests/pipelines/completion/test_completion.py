@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError, read_config
-from condvae.pretrained import find_model
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.models import find_model
+from pipelines.app.hooks import ParameterHooks
 from pipelines.completion.nodes import complete_own_pictures, write_page
-from pipelines.hooks import ParameterHooks
 from pipelines.parameters import CompleteConfig
 from pipelines.pipeline_registry import register_pipelines
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from condvae import conditional_training, load_posterior
-from condvae.configuration import ConfigurationError
+from condvae import load_posterior
 from condvae.data import open_images
-from condvae.input_check import check_observations, input_reference, most_observations
-from condvae.model_folder import read_card, save_posterior, save_vae
-from condvae.tasks.mask_sampling import MaskConfig
+from condvae.ground.configuration import ConfigurationError
+from condvae.masks.sampling import MaskConfig
+from condvae.models import conditional_run as conditional_training
+from condvae.models.folder import read_card, save_posterior, save_vae
+from condvae.posterior.input_check import check_observations, input_reference, most_observations
 from condvae.training.initial import new_vae
 from condvae.vdvae import ARCHITECTURES
 from pipelines.conditional_training.nodes import train_partial_encoder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from condvae.data import open_images
-from condvae.model_card import record_scores, write_model_card
-from condvae.model_folder import read_card, save_vae
+from condvae.models.card import record_scores, write_model_card
+from condvae.models.folder import read_card, save_vae
 from condvae.training.initial import new_vae
 from condvae.vdvae import ARCHITECTURES
 from pipelines.conditional_training.nodes import train_partial_encoder

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from condvae import load_posterior
-from condvae.configuration import ConfigurationError
 from condvae.data import open_images
-from condvae.input_check import check_observations
-from condvae.metrics.cases import read_cases
-from condvae.model_folder import save_vae
+from condvae.evaluation.cases import read_cases
+from condvae.ground.configuration import ConfigurationError
+from condvae.models.folder import save_vae
+from condvae.posterior.input_check import check_observations
 from condvae.training.initial import new_vae
 from condvae.vdvae import ARCHITECTURES
 from pipelines.conditional_training.nodes import train_partial_encoder

@@ -7,11 +7,11 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
-from condvae.configuration import ConfigurationError
 from condvae.data import open_images
+from condvae.ground.configuration import ConfigurationError
+from pipelines.catalog.validation import GXValidator
 from pipelines.data_preparation import create_pipeline
 from pipelines.data_preparation.nodes import document_manifest_node, prepare_images_node
-from pipelines.validation import GXValidator
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.configuration import read_config
-from condvae.images import to_nchw
-from pipelines import tracking
+from condvae.ground.configuration import read_config
+from condvae.ground.images import to_nchw
 from pipelines.data_preparation.nodes import prepare_images_node
 from pipelines.evaluation.attribute_reader import describe_asked
 from pipelines.evaluation.judging import (
@@ -21,6 +20,7 @@ from pipelines.evaluation.judging import (
 )
 from pipelines.evaluation.nodes import build_manifest, collect_facts, train_features
 from pipelines.parameters import EvaluationConfig
+from pipelines.runs import tracking
 
 QUICK = {"cases_per_bin": 8, "completions": 3, "bound_draws": [], "samplers": ["ipa"]}
 EVALUATION = {"quick": QUICK, "full": QUICK, "feature_network": {"features": 4, "epochs": 6}}

@@ -8,7 +8,7 @@ import click
 import pytest
 import yaml
 
-from pipelines.hooks import ParameterHooks
+from pipelines.app.hooks import ParameterHooks
 from pipelines.pipeline_registry import register_pipelines
 
 CONF = Path(__file__).resolve().parents[3] / "conf/base/parameters"

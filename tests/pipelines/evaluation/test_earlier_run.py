@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from pipelines.evaluation.judging import compare_runs
 
 

@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError
-from condvae.model_folder import read_card, save_posterior
-from condvae.pretrained import find_model
+from condvae.ground.configuration import ConfigurationError
+from condvae.models import find_model
+from condvae.models.folder import read_card, save_posterior
+from condvae.models.official_layout import merge_conditional, write_official
+from condvae.models.presets import PRESETS, Preset
 from condvae.training.config import TrainingConfig
 from condvae.vdvae import ARCHITECTURES
-from condvae.vdvae.checkpoints import merge_conditional, write_official
-from condvae.vdvae.presets import PRESETS, Preset
 from pipelines.evaluation.nodes import BUNDLED_POSTERIOR, find_posterior
 
 

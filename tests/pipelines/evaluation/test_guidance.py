@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from condvae.conditional import UnconditionalLatents
 from condvae.data.store import SideInformation
-from condvae.guidance import GuidedLatents
+from condvae.ipa import UnconditionalLatents
+from condvae.posterior.guidance import GuidedLatents
 from pipelines.evaluation import judging
 from pipelines.evaluation.nodes import collect_facts
 from pipelines.parameters import SamplingConfig

@@ -7,8 +7,8 @@ import math
 import pandas as pd
 import pytest
 
-from condvae.configuration import ConfigurationError
-from condvae.model_folder import read_card, save_posterior
+from condvae.ground.configuration import ConfigurationError
+from condvae.models.folder import read_card, save_posterior
 from pipelines.evaluation.model_card import record_scores_node
 
 STORE = {"name": "digits", "fingerprint": "f" * 64, "count": 9}

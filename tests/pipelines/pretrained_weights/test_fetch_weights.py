@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from condvae.configuration import ConfigurationError
-from condvae.model_folder import save_vae
+from condvae.ground.configuration import ConfigurationError
+from condvae.models.folder import save_vae
 from pipelines.pretrained_weights.nodes import fetch_weights
 
 STORE = {

@@ -12,14 +12,14 @@ import pytest
 import torch
 import yaml
 
-from condvae.configuration import ConfigurationError, read_config
-from condvae.images import DataContract
-from condvae.model_folder import load_vae
-from condvae.pretrained import cards
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.ground.images import DataContract
+from condvae.models import registry as cards
+from condvae.models.folder import load_vae
+from condvae.models.official_layout import write_official
+from condvae.models.presets import PRESETS, Preset
 from condvae.training.config import TrainingConfig
 from condvae.vdvae import ARCHITECTURES
-from condvae.vdvae.checkpoints import write_official
-from condvae.vdvae.presets import PRESETS, Preset
 from pipelines.parameters import WeightsConfig
 from pipelines.pretrained_weights.nodes import fetch_weights
 

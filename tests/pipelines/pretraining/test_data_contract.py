@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from condvae.images import DataContract
-from condvae.model_folder import load_vae, read_card
+from condvae.ground.images import DataContract
+from condvae.models.folder import load_vae, read_card
 from pipelines.data_preparation.nodes import prepare_images_node
 from pipelines.pretrained_weights.nodes import fetch_weights
 from pipelines.pretraining.nodes import train_vae

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from condvae.data import DataConfig, prepare_images
-from condvae.model_folder import read_card
-from condvae.pretrained import find_model
+from condvae.models import find_model
+from condvae.models.folder import read_card
 from pipelines.data_preparation.nodes import _describe_store
 from pipelines.evaluation.nodes import train_features
-from pipelines.model_registry import RegisteredPosterior, current_environment
 from pipelines.reevaluation import judging, nodes, page
+from pipelines.runs.registry import RegisteredPosterior, current_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 EVALUATION = {
@@ -59,7 +59,7 @@ class Registry:
         return {self.champion.version: self.champion, **self.earlier}[version]
 
     def store_baseline(self, registered, *, cases, calibration, manifest, facts):
-        from condvae.files import sha256_of_file
+        from condvae.ground.files import sha256_of_file
 
         files = {"cases": cases, "calibration": calibration, "manifest": manifest}
         kept = {key: self.folder / path.name for key, path in files.items()}

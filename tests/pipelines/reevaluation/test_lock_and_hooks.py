@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from condvae.configuration import ConfigurationError, read_config
+from condvae.ground.configuration import ConfigurationError, read_config
 from pipelines.parameters import ReevaluationConfig
 from pipelines.reevaluation import hooks as reevaluation_hooks
 from pipelines.reevaluation.hooks import (

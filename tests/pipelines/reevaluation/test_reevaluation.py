@@ -9,8 +9,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from condvae.data.foreign import make_foreign
-from condvae.evaluation import scoring
-from condvae.model_folder import WEIGHTS
+from condvae.evaluation import case_scores as scoring
+from condvae.models.folder import WEIGHTS
 from pipelines.evaluation import judging as bench_judging
 from pipelines.reevaluation import judging, nodes
 
@@ -84,7 +84,7 @@ def test_tampered_weights_are_invalid_and_their_hash_is_named(project):
     path.write_bytes(content)
     verdict = project.run()
     assert (verdict["verdict"], project.about()) == ("invalid", {"weights"})
-    from condvae.files import sha256_of_file
+    from condvae.ground.files import sha256_of_file
 
     assert sha256_of_file(path) in messages(verdict)
     assert project.registry.champion.posterior_sha256 in messages(verdict)

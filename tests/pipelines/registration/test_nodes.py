@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from condvae.configuration import ConfigurationError
-from condvae.model_folder import save_posterior
+from condvae.ground.configuration import ConfigurationError
+from condvae.models.folder import save_posterior
 from pipelines.registration.nodes import register_posterior
 
 

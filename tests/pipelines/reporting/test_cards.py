@@ -3,8 +3,8 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from condvae.files import write_json
-from condvae.metrics.definitions import METRICS
+from condvae.ground.files import write_json
+from condvae.scores.definitions import METRICS
 from pipelines.reporting.cards import make_card
 
 EXTRACTOR = "digits_classifier_f2_abababab"

@@ -11,7 +11,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from condvae.plots import BINS, style_samplers
 from pipelines.reporting import create_pipeline
 from pipelines.reporting.calibration_figures import draw_calibration

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from condvae.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError
 from pipelines.reporting.facts import list_facts
 from pipelines.reporting.tables import check_metrics, describe_comparisons, tabulate_metrics
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from condvae.configuration import ConfigurationError, read_config
 from condvae.data import DataConfig, prepare_images
-from condvae.model_folder import load_vae, read_card, save_vae
-from condvae.pretrained import ScoreMismatchError, find_model
+from condvae.ground.configuration import ConfigurationError, read_config
+from condvae.models import ScoreMismatchError, find_model
+from condvae.models.folder import load_vae, read_card, save_vae
 from pipelines.parameters import VerifyConfig
 from pipelines.pipeline_registry import register_pipelines
 from pipelines.verification import nodes

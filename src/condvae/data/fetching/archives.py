@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from condvae.data.fetching.names import ArchiveError, NameBook, checked_path
-from condvae.pretrained.download import Progress
+from condvae.transport.download import Progress
 
 __all__ = ["SUFFIXES", "ArchiveError", "Limits", "Unpacker"]
 

@@ -9,8 +9,13 @@ from pathlib import PurePosixPath
 
 import yaml
 
-from condvae.configuration import ConfigurationError, check_choice, check_positive, read_config
 from condvae.data.fetching.archives import SUFFIXES
+from condvae.ground.configuration import (
+    ConfigurationError,
+    check_choice,
+    check_positive,
+    read_config,
+)
 
 __all__ = ["UNPACKED", "DatasetCard", "DatasetFile", "card_named", "read_cards"]
 

@@ -3,7 +3,7 @@
 A path whose last part is the name of a published data set, such as ``data/01_raw/cifar10``, is also
 where that set is fetched to and where its files are placed by hand. Any other path only holds what
 someone has put there, but of shards it may be their address, and of several sources an address on the
-hub, see `condvae.pretrained.hub`.
+hub, see `condvae.transport.hub`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from condvae.configuration import ConfigurationError
 from condvae.data.config import DataConfig
 from condvae.data.fetching.cards import UNPACKED, DatasetCard, read_cards
 from condvae.data.fetching.shards import fetch_shards, is_address, list_addresses
 from condvae.data.fetching.store import LOCK_FILE, check_licence, fetch_dataset
 from condvae.data.formats.files import EXTENSIONS
 from condvae.data.sources import open_source
-from condvae.pretrained.download import Patience, Progress
-from condvae.pretrained.hub import fetch_hub_files
-from condvae.pretrained.hub_address import check_hub_address, is_hub_address
-from condvae.pretrained.store import cache_folder
+from condvae.ground.configuration import ConfigurationError
+from condvae.transport.cache import cache_folder
+from condvae.transport.download import Patience, Progress
+from condvae.transport.hub import fetch_hub_files
+from condvae.transport.hub_address import check_hub_address, is_hub_address
 
 __all__ = ["check_obtainable", "provide_pictures"]
 

@@ -24,23 +24,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data.canvas import convert_channels, crop_centre, fit_to_canvas
 from condvae.data.config import DataConfig
 from condvae.data.fetching.store import LOCK_FILE
 from condvae.data.formats.webdataset import ShardMember, index_shard, read_member
 from condvae.data.pictures import UnreadablePictureError
-from condvae.files import fingerprint, open_atomic
-from condvae.pretrained.download import DownloadError, Patience, Progress
-from condvae.pretrained.lock import held
-from condvae.pretrained.published import (
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import fingerprint, open_atomic
+from condvae.transport.cache import cache_folder
+from condvae.transport.download import DownloadError, Patience, Progress
+from condvae.transport.lock import held
+from condvae.transport.published import (
     Obtained,
     PublishedFile,
     expected_sha256,
     obtain_file,
     pin_file,
 )
-from condvae.pretrained.store import cache_folder
 
 __all__ = ["fetch_shards", "is_address", "list_addresses"]
 

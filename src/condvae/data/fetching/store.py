@@ -11,13 +11,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from condvae.configuration import ConfigurationError
 from condvae.data.fetching.cards import UNPACKED, DatasetCard, DatasetFile, card_named
 from condvae.data.fetching.names import ArchiveError
 from condvae.data.fetching.trees import is_whole, unpack_tree
-from condvae.pretrained.download import DownloadError, Patience, Progress
-from condvae.pretrained.lock import held
-from condvae.pretrained.published import PublishedFile, expected_sha256, obtain_file, pin_file
+from condvae.ground.configuration import ConfigurationError
+from condvae.transport.download import DownloadError, Patience, Progress
+from condvae.transport.lock import held
+from condvae.transport.published import PublishedFile, expected_sha256, obtain_file, pin_file
 
 __all__ = ["LOCK_FILE", "check_licence", "fetch_dataset"]
 

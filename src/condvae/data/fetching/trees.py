@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from condvae.data.fetching.archives import ArchiveError, Limits, Unpacker
-from condvae.files import write_json
-from condvae.pretrained.download import Progress
-from condvae.pretrained.published import shown_progress
+from condvae.ground.files import write_json
+from condvae.transport.download import Progress
+from condvae.transport.published import shown_progress
 
 __all__ = ["MARKER", "is_whole", "unpack_tree"]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
 from condvae.data.config import DataConfig
 from condvae.data.formats.checksums import note_unofficial
 from condvae.data.formats.files import FileSource, check_present
 from condvae.data.formats.source import ImageSource, source_folder
 from condvae.data.splits import OfficialSplit
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["open_celeba", "read_attributes", "read_partition"]
 

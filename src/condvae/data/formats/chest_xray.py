@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
 from condvae.data.config import DataConfig
 from condvae.data.formats.files import FileSource, check_present
 from condvae.data.formats.source import ImageSource, source_folder
 from condvae.data.splits import OfficialSplit, assign_official, official_split
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["FINDINGS", "open_chest_xray", "read_findings"]
 

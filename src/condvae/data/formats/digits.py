@@ -8,7 +8,7 @@ import numpy as np
 
 from condvae.data.config import DataConfig
 from condvae.data.formats.source import ImageSource, SourceImage
-from condvae.files import fingerprint
+from condvae.ground.files import fingerprint
 
 __all__ = ["DigitsSource"]
 

@@ -17,13 +17,13 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
 from condvae.data.arrays import ArrayStream, check_pictures, name_errors
 from condvae.data.config import DataConfig
 from condvae.data.formats.checksums import note_unofficial
 from condvae.data.formats.shards import Shard, ShardSource, check_labels
 from condvae.data.formats.source import ImageSource, source_folder
 from condvae.data.splits import assign_official, official_split
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["open_idx"]
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
 from condvae.data.arrays import read_array, stream_array
 from condvae.data.config import DataConfig
 from condvae.data.formats.files import FileSource, find_pictures
 from condvae.data.formats.shards import Shard, ShardSource, check_labels
 from condvae.data.formats.source import ImageSource, source_folder
 from condvae.data.splits import OfficialSplit, assign_official, official_split
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["open_imagenet"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
 from condvae.data.arrays import check_pictures, read_array, stream_array
 from condvae.data.config import DataConfig
 from condvae.data.formats.source import ImageSource, SourceImage
-from condvae.files import sha256_of_file
+from condvae.ground.configuration import ConfigurationError
+from condvae.ground.files import sha256_of_file
 
 __all__ = ["NpzSource"]
 

@@ -28,7 +28,7 @@ from condvae.data.formats.files import find_pictures
 from condvae.data.formats.source import ImageSource, SourceImage, hash_listing, source_folder
 from condvae.data.pictures import UnreadablePictureError, read_picture
 from condvae.data.records import image_sha256
-from condvae.files import PICTURE_FORMATS
+from condvae.ground.files import PICTURE_FORMATS
 
 __all__ = ["PhotographSource"]
 

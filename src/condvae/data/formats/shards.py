@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
 from condvae.data.formats.source import ImageSource, SourceImage, hash_listing
 from condvae.data.splits import OfficialSplit
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["Shard", "ShardSource", "check_labels"]
 

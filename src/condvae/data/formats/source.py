@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
 from condvae.data.config import DataConfig
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["ImageSource", "SourceImage", "hash_listing", "source_folder"]
 

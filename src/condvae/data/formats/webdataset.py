@@ -29,10 +29,10 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from condvae.configuration import ConfigurationError
 from condvae.data.config import DataConfig
 from condvae.data.formats.source import ImageSource, SourceImage, hash_listing, source_folder
 from condvae.data.pictures import UnreadablePictureError, read_picture
+from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["ShardMember", "WebDatasetSource", "index_shard", "open_webdataset", "read_member"]
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from condvae.data.fetching import cards
-from condvae.pretrained.download import Patience
+from condvae.transport.download import Patience
 
 
 class Site:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.data.fetching.cards import card_named, read_cards
+from condvae.ground.configuration import ConfigurationError
 
 FILE = {"name": "set.tar.gz", "address": "https://host/set.tar.gz", "unpack": True}
 CARD = {"description": "A test.", "page": "https://host", "licence": "MIT", "files": [FILE]}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.fetching import check_obtainable, provide_pictures
+from condvae.ground.configuration import ConfigurationError
 
 ADDRESS = "hf://datasets/lab/pictures"
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)

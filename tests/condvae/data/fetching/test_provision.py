@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.fetching import check_obtainable, provide_pictures
+from condvae.ground.configuration import ConfigurationError
 from pipelines.data_preparation.nodes import prepare_images_node
 
 TRAIN, VAL = 12, 3

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.fetching import check_obtainable, provide_pictures
 from condvae.data.fetching.shards import list_addresses
+from condvae.ground.configuration import ConfigurationError
 
 SHARDS, EACH = 4, 8
 PIXELS = np.random.default_rng(0).integers(0, 256, (SHARDS * EACH, 9, 7, 3), dtype=np.uint8)

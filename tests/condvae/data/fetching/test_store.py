@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.data.fetching import check_licence, fetch_dataset
 from condvae.data.fetching.store import LOCK_FILE
 from condvae.data.fetching.trees import MARKER
-from condvae.pretrained.lock import read_pins
+from condvae.ground.configuration import ConfigurationError
+from condvae.transport.lock import read_pins
 
 PICTURES = [(f"top/{i}.png", hashlib.sha256(bytes([i])).digest() * 400) for i in range(20)]
 LIST = b"0.png train\n1.png test\n"

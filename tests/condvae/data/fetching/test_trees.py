@@ -10,7 +10,7 @@ import pytest
 from condvae.data.fetching import trees
 from condvae.data.fetching.archives import ArchiveError, Limits
 from condvae.data.fetching.trees import MARKER, is_whole, unpack_tree
-from condvae.files import sha256_of_file
+from condvae.ground.files import sha256_of_file
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.formats.chest_xray import FINDINGS
 from condvae.data.sources import open_source
+from condvae.ground.configuration import ConfigurationError
 
 TABLE = "Data_Entry_2017_v2020.csv"
 

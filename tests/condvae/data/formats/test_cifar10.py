@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.formats.cifar10 import read_batch
 from condvae.data.sources import open_source
+from condvae.ground.configuration import ConfigurationError
 
 
 @pytest.fixture

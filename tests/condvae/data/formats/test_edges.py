@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, open_images, prepare_images
 from condvae.data.sources import open_source
+from condvae.ground.configuration import ConfigurationError
 
 
 def make_config(tmp_path, name="edges2shoes", size=16):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from condvae.configuration import read_config
 from condvae.data import DataConfig, prepare_images
-from condvae.vdvae.presets import preset_named
+from condvae.ground.configuration import read_config
+from condvae.models.presets import preset_named
 
 CONF = Path(__file__).resolve().parents[4] / "conf"
 

@@ -7,10 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.sources import open_source
 from condvae.data.splits import official_split
+from condvae.ground.configuration import ConfigurationError
 
 
 @pytest.fixture

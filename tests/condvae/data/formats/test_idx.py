@@ -5,10 +5,10 @@ import gzip
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.sources import open_source
 from condvae.data.splits import official_split
+from condvae.ground.configuration import ConfigurationError
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.sources import open_source
 from condvae.data.splits import official_split
+from condvae.ground.configuration import ConfigurationError
 
 
 def make_config(tmp_path, size=64):

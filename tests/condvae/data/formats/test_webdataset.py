@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from condvae.configuration import ConfigurationError
 from condvae.data import DataConfig, prepare_images
 from condvae.data.formats import webdataset
 from condvae.data.sources import open_source
+from condvae.ground.configuration import ConfigurationError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 3), dtype=np.uint8)
 

@@ -1,0 +1,1 @@
+"""What everything stands on: images and their ranges, configuration, files, distributions, noise."""

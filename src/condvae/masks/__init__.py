@@ -1,0 +1,1 @@
+"""Masks: kinds, published ones, sampling for training and evaluation, files."""

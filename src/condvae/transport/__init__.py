@@ -1,0 +1,1 @@
+"""Bytes from elsewhere, for models and data alike: downloads that resume, locks, the hub."""

@@ -1,0 +1,1 @@
+"""MLflow: the run of a session, what it logs, the registry of posteriors."""
