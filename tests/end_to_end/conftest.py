@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,11 +15,33 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class Server:
+    """Starts commands of Kedro in forks of one process; see ``kedro_server.py``."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, folder: Path, environment: dict[str, str], arguments: list[str]) -> int:
+        """Run a command, what it prints going to ``printed.txt``; return its exit status."""
+        if self._process is None:
+            script = Path(__file__).with_name("kedro_server.py")
+            self._process = subprocess.Popen(
+                [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        request = {"arguments": arguments, "folder": str(folder), "environment": environment}
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.communicate()
+
+
 class Project:
     """The configuration of the checkout and the code of the wheel, with empty data and no runs."""
 
-    def __init__(self, folder: Path, wheel: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, wheel: Path, server: Server) -> None:
+        self.folder, self.server = folder, server
         for name in ("pyproject.toml", ".telemetry"):
             shutil.copy(ROOT / name, folder / name)
         shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
@@ -40,16 +63,9 @@ class Project:
 
     def kedro(self, *arguments: str, fails: bool = False) -> str:
         """Run kedro; return what it printed."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        printed = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, printed[-4000:]
+        status = self.server.run(self.folder, self.environment, list(arguments))
+        printed = (self.folder / "printed.txt").read_text()
+        assert (status != 0) == fails, printed[-4000:]
         return printed
 
     def move(self, folder: Path) -> None:
@@ -82,14 +98,22 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory, wheel):
+def server():
+    """One for all tests of this process."""
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory, wheel, server):
     """One project for all tests that only add to it."""
-    return Project(tmp_path_factory.mktemp("project"), wheel)
+    return Project(tmp_path_factory.mktemp("project"), wheel, server)
 
 
 @pytest.fixture
-def fresh_project(tmp_path, wheel):
+def fresh_project(tmp_path, wheel, server):
     """A project for one test alone."""
     folder = tmp_path / "project"
     folder.mkdir()
-    return Project(folder, wheel)
+    return Project(folder, wheel, server)
