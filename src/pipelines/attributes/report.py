@@ -20,8 +20,8 @@ from condvae.plots import png_bytes
 from condvae.scores.attribute_definitions import ATTRIBUTE_METRICS
 from pipelines.attributes.judging import ALONE
 from pipelines.attributes.nodes import open_attributed
-from pipelines.attributes.page import PAGE, Section, Shown, Table, render_page
 from pipelines.attributes.pictures import Picture, draw_bayes, draw_training, draw_uses
+from pipelines.pages.sections import PAGE, Section, Shown, Table, render_sections
 from pipelines.parameters import AttributesConfig
 from pipelines.runs import tracking
 
@@ -145,7 +145,7 @@ def write_files(
         shown = [Shown(p.name, p.title, p.caption, png_bytes(p.figure)) for p in pictures]
         sections.append(Section(heading, text, tables, shown))
         figures += shown
-    page = render_page(title, lead, tracking.command(), sections, facts)
+    page = render_sections(title, lead, tracking.command(), sections, facts)
     files = {figure.name: figure.content for figure in figures} | {PAGE: page.encode()}
     for name, content in files.items():
         with open_atomic(folder / name) as file:

@@ -16,10 +16,10 @@ from condvae.plots import plot_attribute_samples, plot_ladder
 from condvae.scores.attribute_definitions import ATTRIBUTE_METRICS
 from condvae.scores.definitions import MetricDefinition
 from pipelines.attributes.nodes import open_attributed
-from pipelines.attributes.page import Table
 from pipelines.attributes.pictures import Picture
 from pipelines.attributes.report import format_score, tabulate_definitions, write_files
 from pipelines.attributes_ladder.tables import HEADLINES
+from pipelines.pages.sections import Table
 from pipelines.parameters import LadderConfig
 from pipelines.runs import tracking
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from condvae.plots import metric_label
+from pipelines.pages.rendering import data_address, render
 from pipelines.reporting.tables import (
     GROUPS,
     Comparison,
@@ -41,13 +39,6 @@ def render_page(
         differences: Rows of `condvae.evaluation.compare_case_tables`, a minus the reference.
         command: That writes the page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     if len(metrics):
         check_metrics(metrics, {})
     runs = compared_runs["runs"]
@@ -55,7 +46,8 @@ def render_page(
     for run in runs[1:]:
         own = describe_comparisons(differences[differences["run_a"] == run["run_id"]])
         sections.append((run["label"], _summarise(own, run["label"]), own))
-    return environment.get_template("comparison.html.jinja2").render(
+    return render(
+        "comparison",
         facts=compared_runs,
         runs=runs,
         rows=[(name, [_text(run.get(name)) for run in runs]) for name in _LISTED],
@@ -67,10 +59,7 @@ def render_page(
         tables=tabulate_metrics(metrics, {}) if len(metrics) else [],
         groups=GROUPS,
         left_out=[(metric_label(m).title, why) for m, why in compared_runs["left_out"].items()],
-        figures={
-            name: "data:image/png;base64," + base64.b64encode(content).decode()
-            for name, content in figures.items()
-        },
+        figures={name: data_address(content) for name, content in figures.items()},
         curves=[name for name in figures if name.startswith("metric_")],
         command=command,
     )

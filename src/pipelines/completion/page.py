@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from PIL import Image
+
+from pipelines.pages.rendering import data_address, render
 
 __all__ = ["MOST_SHOWN", "PAGE", "render_page"]
 
@@ -26,13 +26,6 @@ def render_page(manifest: Mapping[str, Any], folder: Path) -> str:
         manifest: Of the run, see `condvae.completion.complete_pictures`.
         folder: Of the run's results.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     pictures = [
         {
             **picture,
@@ -45,7 +38,8 @@ def render_page(manifest: Mapping[str, Any], folder: Path) -> str:
         for place, picture in enumerate(manifest["pictures"])
     ]
     settings = manifest["settings"]
-    return environment.get_template("index.html.jinja2").render(
+    return render(
+        "completion",
         pictures=pictures,
         rejected=manifest["rejected"],
         warned=sum(bool(picture["warnings"]) for picture in pictures),
@@ -104,4 +98,4 @@ def _thumbnail(path: Path) -> str:
         reduced = picture.convert("RGB").resize((min(picture.width, _WIDEST), height))
     buffer = io.BytesIO()
     reduced.save(buffer, format="png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_address(buffer.getvalue())

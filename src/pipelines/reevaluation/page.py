@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -19,6 +17,7 @@ from condvae.ground.configuration import ConfigurationError
 from condvae.ground.files import open_atomic
 from condvae.plots import plot_differences, plot_rank_histograms, png_bytes
 from condvae.scores.definitions import METRICS
+from pipelines.pages.rendering import data_address, render
 from pipelines.reevaluation.found import REGISTERED, Found
 
 __all__ = ["PAGE", "write_page"]
@@ -92,15 +91,9 @@ def _render(
     figures: Mapping[str, bytes],
 ) -> str:
     """Return the page as HTML that refers to no other file and runs no script."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     unusual = drift["drift"]["most_unusual"] if drift["drift"] else []
-    return environment.get_template("index.html.jinja2").render(
+    return render(
+        "reevaluation",
         verdict=verdict,
         words=_WORDS[verdict["verdict"]],
         comparisons=scores["comparisons"],
@@ -117,7 +110,7 @@ def _render(
             {**picture, "image": _thumbnail(Path(inputs["new_data"]) / picture["file"])}
             for picture in unusual
         ],
-        figures={name: _data_address(content) for name, content in figures.items()},
+        figures={name: data_address(content) for name, content in figures.items()},
         facts=_list_facts(verdict),
     )
 
@@ -159,8 +152,4 @@ def _thumbnail(path: Path) -> str | None:
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     buffer = io.BytesIO()
     picture.resize(size, how).save(buffer, "PNG")
-    return _data_address(buffer.getvalue())
-
-
-def _data_address(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return data_address(buffer.getvalue())

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from condvae.plots import bin_label, coverage_target, metric_label
+from pipelines.pages.rendering import data_address, render
 from pipelines.reporting.calibration_figures import RANKS
 from pipelines.reporting.facts import list_facts
 from pipelines.reporting.tables import (
@@ -113,18 +111,12 @@ def render_page(
         calibration: Sampler -> what `condvae.evaluation.assess_calibration` returns.
         run_facts: Facts, see `check_facts`.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     tables = tabulate_metrics(metrics, run_facts)
     shown = {name: _make_figure(name, content) for name, content in figures.items()}
     definitions = run_facts.get("sampler_definitions") or {}
     levels = _unique(f"{100 * level:.3g} %" for table in tables for level in table.card.level)
-    return environment.get_template("report.html.jinja2").render(
+    return render(
+        "report",
         task=str(run_facts["task"]).replace("_", " "),
         theory=_describe_theory(run_facts.get("is_exact"), tables),
         consistency={
@@ -162,8 +154,7 @@ def _make_figure(name: str, content: bytes) -> _Figure:
     else:
         metric = name.removeprefix("metric_").removesuffix(".png")
         title, caption = _CAPTIONS.get(name, (metric_label(metric).title, _metric_caption(metric)))
-    source = "data:image/png;base64," + base64.b64encode(content).decode()
-    return _Figure(name, title, caption, source)
+    return _Figure(name, title, caption, data_address(content))
 
 
 def _metric_caption(metric: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import jinja2
+from pipelines.pages.rendering import data_address, render
 
-__all__ = ["PAGE", "Section", "Shown", "Table", "render_page"]
+__all__ = ["PAGE", "Section", "Shown", "Table", "render_sections"]
 
 PAGE = "report.html"
 
@@ -27,7 +25,7 @@ class Shown:
     @property
     def source(self) -> str:
         """The picture as a data address."""
-        return "data:image/png;base64," + base64.b64encode(self.content).decode()
+        return data_address(self.content)
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,10 @@ class Section:
     figures: Sequence[Shown] = field(default_factory=tuple)
 
 
-def render_page(
+def render_sections(
     title: str, lead: str, command: str, sections: Sequence[Section], facts: Mapping[str, Any]
 ) -> str:
-    """Return a page as HTML that refers to no other file and runs no script.
+    """Return a page as HTML.
 
     Args:
         title: Heading.
@@ -61,13 +59,6 @@ def render_page(
         sections: Parts, from the top.
         facts: Settings and provenance, by name.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.jinja2").render(
-        title=title, lead=lead, command=command, sections=sections, facts=facts
+    return render(
+        "sections", title=title, lead=lead, command=command, sections=sections, facts=facts
     )

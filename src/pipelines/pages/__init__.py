@@ -1,0 +1,1 @@
+"""HTML pages: one renderer, and the templates."""
