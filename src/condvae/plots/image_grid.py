@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image
 
 from condvae.ground.configuration import ConfigurationError
 from condvae.plots.style import FRAME, INK, MUTED, UNOBSERVED
@@ -29,6 +29,7 @@ __all__ = [
 DEVIATION_COLOURS = "magma"
 _SMALLEST_CELL = 112  # screen pixels of a cell's longer side
 _LARGEST_CELL = 256
+_FRAME_COLOUR = np.rint(np.array(to_rgb(FRAME)) * 255).astype(np.uint8)
 _STRIPE = 5  # width of the stripes over unobserved pixels, in screen pixels
 
 
@@ -176,16 +177,14 @@ class ImageGrid:
 
     def _show(self, row: int, column: int, pixels: NDArray[np.uint8]) -> None:
         left, top, width, height = self.cell(row, column)
+        shrunk = max(pixels.shape[:2]) > _LARGEST_CELL
+        resampling = Image.Resampling.LANCZOS if shrunk else Image.Resampling.NEAREST
+        cell = np.asarray(Image.fromarray(pixels).resize((width, height), resampling))
         # A frame one pixel wide tells a white image from the page.
-        corner = (left - 1) / self._total_width, 1 - (top + height + 1) / self._total_height
-        size = (width + 2) / self._total_width, (height + 2) / self._total_height
-        transform = self.figure.transFigure
-        frame = Rectangle(corner, *size, transform=transform, facecolor=FRAME, linewidth=0)
-        self.figure.add_artist(frame).set_zorder(-1)
-        axes = self.figure.add_axes(self._place(left, top, height))
-        axes.set_axis_off()
-        resampling = "nearest" if max(pixels.shape[:2]) <= _LARGEST_CELL else "auto"
-        axes.imshow(pixels, interpolation=resampling, aspect="auto")
+        framed = np.full((height + 2, width + 2, 3), _FRAME_COLOUR, np.uint8)
+        framed[1:-1, 1:-1] = cell
+        # Not an Axes for each image: hundreds of them would take most of the time of a figure.
+        self.figure.figimage(framed, left - 1, self._total_height - top - height - 1)
 
 
 def check_same_size(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
