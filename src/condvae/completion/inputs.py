@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from condvae.completion.config import CompletionSettings
 from condvae.completion.geometry import Placement, fill_hole
 from condvae.data.canvas import convert_channels, fit_to_canvas
-from condvae.data.formats.files import EXTENSIONS
-from condvae.data.pictures import read_picture
+from condvae.data.formats.files import EXTENSIONS, list_pictures
 from condvae.ground.configuration import ConfigurationError
-from condvae.ground.files import PICTURE_FORMATS, sha256_of_file
+from condvae.ground.files import sha256_of_file
 from condvae.ground.images import DataContract
-from condvae.masks.files import MaskFileError, find_masks, read_mask
+from condvae.ground.pictures import read_picture
+from condvae.masks.files import POLARITIES, MaskFileError, find_masks, mask_shape, read_mask
 from condvae.masks.kinds import Mask
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "RejectedPicture",
     "check_pictures",
     "find_pictures",
+    "left_aside",
     "pair_masks",
     "read_input",
 ]
@@ -35,8 +36,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _ENDINGS = (*EXTENSIONS, ".gif")
+LARGEST_HOLE = 0.9
+"""Share of hidden pixels from which a mask is suspected of the other polarity."""
 _MOST_SHOWN = 6
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class CanvasPicture:
 def find_pictures(images: Path) -> list[Path]:
     """List the pictures of a folder, sorted by name, or the one file.
 
-    Sub-folders and names with a leading dot are left alone.
+    Sub-folders and names with a leading dot are left aside, and what else is no picture.
 
     Raises:
         ConfigurationError: No such file or folder, no pictures in it, or two that differ in nothing
@@ -107,20 +109,10 @@ def find_pictures(images: Path) -> list[Path]:
         return [images]
     if not images.is_dir():
         raise ConfigurationError(f"images = {str(images)!r}: no such file or folder")
-    files = sorted(
-        path for path in images.iterdir() if path.is_file() and not path.name.startswith(".")
-    )
-    found = [path for path in files if path.suffix.lower() in _ENDINGS]
-    others = [path.name for path in files if path.suffix.lower() not in _ENDINGS]
-    if others:
-        more = ", ..." if len(others) > _MOST_SHOWN else ""
-        logger.warning(
-            "%s: %d files left aside, their endings are not those of pictures: %s%s",
-            images,
-            len(others),
-            ", ".join(others[:_MOST_SHOWN]),
-            more,
-        )
+    listing = list_pictures(images, deep=False, endings=_ENDINGS)
+    if listing.aside:
+        logger.warning("%s: left aside: %s", images, listing.describe_aside())
+    found = [images / name for name in listing.names]
     if not found:
         raise ConfigurationError(
             f"images = {str(images)!r}: no pictures found; expected files ending in "
@@ -129,13 +121,19 @@ def find_pictures(images: Path) -> list[Path]:
     names: dict[str, Path] = {}
     for path in found:
         # Some file systems do not tell upper from lower case.
-        other = names.setdefault(path.stem.casefold(), path)
+        stem = unicodedata.normalize("NFC", path.stem).casefold()
+        other = names.setdefault(stem, path)
         if other is not path:
             raise ConfigurationError(
                 f"{images}: {other.name} and {path.name} differ in nothing but the ending; masks and "
                 "results go by the name without it, rename one"
             )
     return found
+
+
+def left_aside(images: Path) -> dict[str, str]:
+    """What `find_pictures` does not take -> why, by name; {} of a single file."""
+    return list_pictures(images, deep=False, endings=_ENDINGS).aside if images.is_dir() else {}
 
 
 def pair_masks(
@@ -245,6 +243,12 @@ def read_input(
             if observed.any()
             else "nothing is observed: the completions ignore the picture"
         )
+    hidden = 1 - float(observed.mean())
+    if LARGEST_HOLE < hidden < 1:
+        warnings.append(
+            f"the mask hides {100 * hidden:.0f} % of the picture: if it shows the hole the other way "
+            f"round, set polarity to {_other(settings.polarity)}"
+        )
     return CanvasPicture(
         np.where(canvas_mask[..., None], fitted, shown),
         canvas_mask,
@@ -274,7 +278,7 @@ def _read_files(
 def _read_mask(path: Path, picture: Path, placement: Placement, polarity: str) -> tuple[Mask, Mask]:
     """Mask of the picture and mask of the canvas, from a file of either size."""
     shape, canvas = (placement.height, placement.width), (placement.size, placement.size)
-    found = _mask_shape(path)
+    found = mask_shape(path)
     if found is not None and found not in (shape, canvas):
         raise MaskFileError(
             f"{path}: mask of {found[1]} x {found[0]} pixels (width x height); expected "
@@ -295,20 +299,8 @@ def _read_mask(path: Path, picture: Path, placement: Placement, polarity: str) -
     return mask, canvas_mask
 
 
-def _mask_shape(path: Path) -> tuple[int, int] | None:
-    """Height and width of a mask, upright; None where `read_mask` will say what is wrong."""
-    try:
-        if path.suffix.lower() == ".npy":
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-            shape: tuple[int, ...] = getattr(values, "shape", ())
-            return (shape[0], shape[1]) if len(shape) == 2 else None
-        with Image.open(path, formats=PICTURE_FORMATS) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-            return (width, height) if turned else (height, width)
-    # As in `read_mask`: the readers of Pillow and NumPy raise many types.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-        return None
+def _other(polarity: str) -> str:
+    return next(other for other in POLARITIES if other != polarity)
 
 
 def _reject(picture: Path, error: ConfigurationError) -> RejectedPicture:

@@ -120,8 +120,16 @@ def _write_store(
         records, duplicates = unfinished.records, unfinished.duplicates
         _check_splits(records, config, source)
         unfinished.finish(folder)
+    records, class_names = _drop_empty_classes(records, source, chosen)
     write_records(folder / RECORDS, records)
     _log_losses(duplicates, source.unreadable, config)
+    if class_names:
+        counts = Counter(
+            class_names[record.label] for record in records if record.label is not None
+        )
+        shown = ", ".join(f"{name} ({counts[name]})" for name in class_names[:NAMED_IN_LOG])
+        more = ", ..." if len(class_names) > NAMED_IN_LOG else ""
+        logger.info("%d classes: %s%s", len(class_names), shown, more)
     kept = len(duplicates) if config.duplicate_rule == "keep" else 0
     meta = {
         "format_version": FORMAT_VERSION,
@@ -129,7 +137,9 @@ def _write_store(
         "source_identity": identity,
         "images_sha256": sha256_of_file(folder / IMAGES),
         "records_sha256": sha256_of_file(folder / RECORDS),
-        "class_names": list(source.class_names),
+        "class_names": list(class_names),
+        "entries_found": source.count + len(source.aside),
+        "left_aside": source.aside,
         "count": len(records),
         "split_counts": dict(Counter(record.split for record in records)),
         "duplicates_dropped": len(duplicates) - kept,
@@ -147,6 +157,27 @@ def _write_store(
         (folder / name).unlink(missing_ok=True)
     write_json(folder / META, meta | {"fingerprint": _fingerprint(meta)})
     unfinished.remove()
+
+
+def _drop_empty_classes(
+    records: list[ImageRecord], source: ImageSource, chosen: Sequence[int]
+) -> tuple[list[ImageRecord], tuple[str, ...]]:
+    """Labels of pictures that were used: a folder none of whose chosen pictures was is no class."""
+    names = source.class_names
+    if not (source.classes_are_folders and names):
+        return records, names
+    used = {record.label for record in records}
+    lost = {source.label_of(i) for i in chosen} - used
+    if not lost:
+        return records, names
+    logger.warning(
+        "no classes, as no picture in them could be used: %s",
+        ", ".join(name for label, name in enumerate(names) if label in lost),
+    )
+    kept = [label for label in range(len(names)) if label not in lost]
+    place = {label: i for i, label in enumerate(kept)}
+    moved = [dataclasses.replace(record, label=place[record.label or 0]) for record in records]
+    return moved, tuple(names[label] for label in kept)
 
 
 def _describes(path: Path, config: DataConfig, identity: str) -> bool:
@@ -256,6 +287,12 @@ def _check_splits(records: Sequence[ImageRecord], config: DataConfig, source: Im
         raise ConfigurationError(
             f"data set {config.name!r}: no images in {', '.join(empty)} of the official split "
             f"({len(records)} images); give more images or a larger limit"
+        )
+    different = len({record.sha256 for record in records})
+    if empty and different < min(len(SPLITS), len(records)):
+        raise ConfigurationError(
+            f"data set {config.name!r}: no images in {', '.join(empty)}: the {len(records)} images are "
+            f"{different} different ones, and equal images share a split; give images that differ"
         )
     if empty:
         raise ConfigurationError(

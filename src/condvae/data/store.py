@@ -9,7 +9,8 @@ next one sees that the hashes do not fit, or that `meta.json` is not there, and 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class PreparedImages:
         attribute_names: Name of each attribute, () without attributes.
         attributes: uint8 (N,A) of 0 and 1, memory-mapped, or `None`.
         condition: uint8 (N,H,W,C), the second picture of each image, memory-mapped, or `None`.
+        left_aside: What else the source found -> why it was not used.
     """
 
     folder: Path
@@ -68,6 +70,7 @@ class PreparedImages:
     attribute_names: tuple[str, ...] = ()
     attributes: npt.NDArray[np.uint8] | None = None
     condition: npt.NDArray[np.uint8] | None = None
+    left_aside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> npt.NDArray[np.int64] | None:
@@ -100,6 +103,7 @@ class PreparedImages:
             "source": self.config.source,
             "split": self.config.split,
             "images": {split: len(self.indices(split)) for split in SPLITS},
+            **({"classes": list(self.class_names)} if self.class_names else {}),
         }
 
     def training_moments(self) -> tuple[float, float]:
@@ -166,6 +170,7 @@ def open_images(folder: str | Path) -> PreparedImages:
         duplicates_across_splits=meta.get("duplicates_across_splits", 0),
         validation_is_test=meta.get("validation_is_test", False),
         attribute_names=tuple(meta.get("attribute_names", ())),
+        left_aside=meta.get("left_aside", {}),
         attributes=_map(folder / ATTRIBUTES) if ATTRIBUTES in extras else None,
         condition=_map(folder / CONDITION) if CONDITION in extras else None,
     )

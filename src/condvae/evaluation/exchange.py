@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from condvae.data.canvas import convert_channels
-from condvae.data.pictures import read_picture
 from condvae.evaluation.cases import EvaluationCase, write_cases
 from condvae.ground.configuration import ConfigurationError
 from condvae.ground.files import fingerprint, open_atomic, sha256_of_file
 from condvae.ground.images import to_nchw
+from condvae.ground.pictures import read_picture
 
 __all__ = ["MANIFEST", "FileSource", "export_cases"]
 

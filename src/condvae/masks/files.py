@@ -7,19 +7,19 @@ refused: the message names the file, what was found in it and what to do.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from condvae.ground.configuration import ConfigurationError, check_choice
-from condvae.ground.files import PICTURE_FORMATS
+from condvae.ground.pictures import UnreadablePictureError, open_upright
 from condvae.masks.kinds import Mask
 
-__all__ = ["POLARITIES", "MaskFileError", "find_masks", "read_mask", "read_masks"]
+__all__ = ["POLARITIES", "MaskFileError", "find_masks", "mask_shape", "read_mask", "read_masks"]
 
 POLARITIES = ("white_is_hole", "white_is_observed")
 """What white (255, or 1 where the file's values are 0 and 1) means; black (0) means the other."""
@@ -56,7 +56,7 @@ def read_mask(path: Path, shape: tuple[int, int], polarity: str = POLARITIES[0])
     path = Path(path)
     if not path.is_file():
         raise MaskFileError(f"{path}: no such mask file")
-    values = _read_array(path) if path.suffix.lower() == ".npy" else _read_picture(path)
+    values = _read_values(path)
     height, width = values.shape
     if (height, width) != tuple(shape):
         raise MaskFileError(
@@ -72,6 +72,15 @@ def read_mask(path: Path, shape: tuple[int, int], polarity: str = POLARITIES[0])
             f"polarity {polarity}); expected at least one pixel to fill in"
         )
     return mask
+
+
+def mask_shape(path: Path) -> tuple[int, int] | None:
+    """Height and width of a mask, upright; None where `read_mask` will say what is wrong."""
+    try:
+        height, width = _read_values(path).shape
+    except MaskFileError:
+        return None
+    return height, width
 
 
 def find_masks(source: Path, stems: Sequence[str]) -> dict[str, Path]:
@@ -97,18 +106,23 @@ def find_masks(source: Path, stems: Sequence[str]) -> dict[str, Path]:
     found: dict[str, list[Path]] = {}
     for path in sorted(source.iterdir()):
         if path.suffix.lower() in _SUFFIXES and path.is_file():
-            found.setdefault(path.stem, []).append(path)
-    missing = [stem for stem in stems if stem not in found]
+            found.setdefault(_composed(path.stem), []).append(path)
+    missing = [stem for stem in stems if _composed(stem) not in found]
     if missing:
         raise MaskFileError(
             f"{source}: no mask for {len(missing)} of {len(stems)} pictures: {_listed(missing)}; "
             f"expected a file of the picture's name that ends in {', '.join(_SUFFIXES[:5])}"
         )
     for stem in stems:
-        if len(found[stem]) > 1:
-            names = ", ".join(path.name for path in found[stem])
+        if len(own := found[_composed(stem)]) > 1:
+            names = ", ".join(path.name for path in own)
             raise MaskFileError(f"{source}: several masks for picture {stem}: {names}; keep one")
-    return {stem: found[stem][0] for stem in stems}
+    return {stem: found[_composed(stem)][0] for stem in stems}
+
+
+def _composed(name: str) -> str:
+    """A name in Unicode's composed form: macOS and archives made there write accents apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_masks(
@@ -133,11 +147,15 @@ def read_masks(
     return {stem: masks[path] for stem, path in files.items()}
 
 
+def _read_values(path: Path) -> NDArray[Any]:
+    return _read_array(path) if path.suffix.lower() == ".npy" else _read_picture(path)
+
+
 def _read_array(path: Path) -> NDArray[Any]:
     """Read a (H,W) array of numbers."""
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+    except Exception as error:
         raise MaskFileError(f"{path}: cannot be read as an array ({error})") from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.ndim != 2:
         what = f"{values.dtype} of shape {values.shape}" if hasattr(values, "dtype") else "archive"
@@ -155,19 +173,15 @@ def _numbers(values: NDArray[Any]) -> NDArray[Any]:
 def _read_picture(path: Path) -> NDArray[Any]:
     """Read a picture as one grey channel (H,W)."""
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if {"A", "a"} & set(upright.getbands()) or "transparency" in upright.info:
-                colours = _opaque_colours(np.asarray(upright.convert("RGBA")), path)
-            elif len(upright.getbands()) > 1 or upright.mode == "P":
-                colours = np.asarray(upright.convert("RGB"))
-            else:
-                return _numbers(np.asarray(upright))
-    except MaskFileError:
-        raise
-    # Pillow's decoders raise many types; SyntaxError stands for a broken PNG.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise MaskFileError(f"{path}: cannot be read as an image ({error})") from error
+        upright = open_upright(path, deep=True)
+    except UnreadablePictureError as error:
+        raise MaskFileError(str(error)) from error
+    if {"A", "a"} & set(upright.getbands()) or "transparency" in upright.info:
+        colours = _opaque_colours(np.asarray(upright.convert("RGBA")), path)
+    elif len(upright.getbands()) > 1 or upright.mode == "P":
+        colours = np.asarray(upright.convert("RGB"))
+    else:
+        return _numbers(np.asarray(upright))
     if (colours != colours[..., :1]).any():
         raise MaskFileError(
             f"{path}: coloured pixels ({_listed_colours(colours)}); expected only black and white"

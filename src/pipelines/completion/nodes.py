@@ -15,6 +15,7 @@ from condvae.completion import (
     read_replay,
     repeat_run,
 )
+from condvae.completion.inputs import left_aside
 from condvae.ground.configuration import read_config
 from condvae.ground.devices import resolve_device
 from condvae.ground.files import open_atomic
@@ -107,7 +108,7 @@ def complete_own_pictures(
             settings,
             model=str(folder),
             rejected=rejected,
-            facts=facts,
+            facts={**facts, "left_aside": left_aside(Path(str(config.images)))},
             progress=CompletionBar(),
         )
     tracking.log_metrics(

@@ -70,6 +70,8 @@ def _describe_store(images: PreparedImages) -> dict[str, Any]:
         "class_names": list(images.class_names),
         "training_mean": mean,
         "training_std": std,
+        "unreadable_skipped": list(images.unreadable_skipped),
+        "left_aside": dict(images.left_aside),
         "duplicates_dropped": images.duplicates_dropped,
         "duplicates_kept": images.duplicates_kept,
         "duplicates_across_splits": images.duplicates_across_splits,

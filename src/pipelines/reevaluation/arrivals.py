@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from condvae.data.pictures import UnreadablePictureError, read_picture
 from condvae.data.preparation import bring_to_canvas
 from condvae.data.records import image_sha256
 from condvae.data.store import PreparedImages
 from condvae.evaluation.monitoring import INVALID, NOTED, Finding
 from condvae.ground.configuration import ConfigurationError
 from condvae.ground.files import open_atomic, sha256_of_file, write_json
+from condvae.ground.pictures import UnreadablePictureError, read_picture
 from pipelines.parameters import ReevaluationConfig
 
 __all__ = [

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from condvae.data.pictures import read_picture
 from condvae.evaluation.bins import POOLED
 from condvae.ground.configuration import ConfigurationError
 from condvae.ground.files import open_atomic
+from condvae.ground.pictures import read_picture
 from condvae.plots import plot_differences, plot_rank_histograms, png_bytes
 from condvae.scores.definitions import METRICS
 from pipelines.pages.rendering import data_address, render

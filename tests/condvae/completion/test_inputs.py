@@ -6,12 +6,12 @@ from PIL import Image
 
 from condvae.completion import CompletionSettings, check_pictures, inputs, read_input
 from condvae.completion.geometry import fill_hole
-from condvae.completion.inputs import find_pictures, pair_masks
+from condvae.completion.inputs import find_pictures, left_aside, pair_masks
 from condvae.data.canvas import fit_to_canvas
-from condvae.data.pictures import UnreadablePictureError
 from condvae.ground.configuration import ConfigurationError
 from condvae.ground.files import sha256_of_file
 from condvae.ground.images import DataContract
+from condvae.ground.pictures import UnreadablePictureError
 from condvae.masks.files import MaskFileError
 
 GREY = DataContract(1, 16, 100.0, 50.0)
@@ -182,6 +182,14 @@ def test_nothing_observed_is_said(make_picture, make_mask):
     assert "no pixel of the model is wholly observed" in sliver.warnings[0]
 
 
+def test_a_mask_that_hides_nearly_everything_is_asked_about(make_picture, make_mask):
+    mask = make_mask(hole=(1, 0, 32, 32))
+    found = read_input(make_picture(), mask, GREY, SETTINGS).warnings[-1]
+    assert "hides 97 %" in found
+    assert "polarity to white_is_observed" in found
+    assert not read_input(make_picture(), make_mask(hole=(8, 0, 32, 32)), GREY, SETTINGS).warnings
+
+
 def test_pictures_are_found_by_their_endings(make_picture, tmp_path, caplog):
     for name in ("b.PNG", "a.jpg", "c.gif", ".hidden.png"):
         make_picture(name)
@@ -189,8 +197,16 @@ def test_pictures_are_found_by_their_endings(make_picture, tmp_path, caplog):
     (folder / "notes.txt").write_text("left alone")
     (folder / "below.png").mkdir()
     assert [path.name for path in find_pictures(folder)] == ["a.jpg", "b.PNG", "c.gif"]
-    assert "images: 1 files left aside" in caplog.text
-    assert caplog.text.rstrip().endswith(": notes.txt")
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert len(find_pictures(folder)) == 3
+    said = caplog.messages[-1].split("left aside: ")[1]
+    assert set(said.split("; ")) == {
+        "1 hidden, or left by file managers (.hidden.png)",
+        "1 folders (below.png)",
+        "1 broken links (gone.png)",
+        "1 ending .txt (notes.txt)",
+    }
+    assert left_aside(folder)["gone.png"] == "broken links"
     assert find_pictures(folder / "b.PNG") == [folder / "b.PNG"]
     with pytest.raises(ConfigurationError, match=r"nowhere': no such file or folder"):
         find_pictures(tmp_path / "nowhere")

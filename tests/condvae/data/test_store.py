@@ -231,6 +231,56 @@ def test_nothing_prepared_is_said_with_the_command(tmp_path):
         open_images(tmp_path / "none")
 
 
+def test_equal_pictures_are_named_as_the_cause_of_an_empty_split(config, folder, images):
+    np.savez(config.path, images=np.repeat(images[:1], 120, axis=0))
+    equal = dataclasses.replace(config, duplicates="keep")
+    with pytest.raises(ConfigurationError, match="the 120 images are 1 different ones"):
+        prepare_images(equal, folder)
+
+
+def test_labels_are_of_the_pictures_that_were_used(tmp_path, caplog):
+    raw = tmp_path / "raw"
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("ant", "bee", "cat")):
+        (raw / name).mkdir(parents=True)
+        for k in range(30 if name != "bee" else 0):
+            pixels = rng.integers(0, 256, (8, 8), np.uint8)
+            pixels[0, 0] = number
+            Image.fromarray(pixels).save(raw / name / f"{k}.png")
+    (raw / "bee" / "broken.png").write_bytes(b"no picture")
+    (raw / "__MACOSX" / "ant").mkdir(parents=True)
+    (raw / "__MACOSX" / "ant" / "._0.png").write_bytes(b"x")
+    (raw / "ant" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (raw / "ant" / "moving.gif").write_bytes(b"GIF89a")
+    (raw / "dog").symlink_to(raw / "cat")  # a linked folder is a class like any other
+    (raw / "empty").mkdir()
+    settings = {
+        "name": "a",
+        "source": "image_folder",
+        "path": str(raw),
+        "image_size": 8,
+        "channels": 1,
+    }
+    chosen = DataConfig(**settings, unreadable="skip", duplicates="keep")
+    with caplog.at_level(logging.INFO):
+        store = prepare_images(chosen, tmp_path / "store")
+    assert store.class_names == ("ant", "cat", "dog")
+    for record, pixels in zip(store.records, store.pixels, strict=True):
+        assert record.origin.startswith(store.class_names[record.label])
+        assert pixels[0, 0, 0] == {"ant": 0, "cat": 2, "dog": 2}[store.class_names[record.label]]
+    assert "no classes, as no picture in them could be used: bee" in caplog.text
+    assert "3 classes: ant (30), cat (30), dog (30)" in caplog.text
+    assert "1 broken links (ant/gone.png)" in caplog.text
+    assert store.left_aside == {
+        "__MACOSX": "hidden, or left by file managers",
+        "ant/gone.png": "broken links",
+        "ant/moving.gif": "ending .gif",
+        "empty": "empty folders",
+    }
+    assert store.unreadable_skipped == ("bee/broken.png",)
+    assert store.describe()["classes"] == ["ant", "cat", "dog"]
+
+
 def test_an_empty_split_is_refused_and_nothing_is_left(config, folder, images):
     np.savez(config.path, images=images[:2])
     with pytest.raises(ConfigurationError, match=r"no images in .*\(2 images, validation_share"):

@@ -235,3 +235,9 @@ def test_two_masks_for_a_picture_are_refused(tmp_path):
         find_masks(tmp_path, ["a"])
     save(tmp_path / "b.png", WHITE)
     assert find_masks(tmp_path, ["b"]) == {"b": tmp_path / "b.png"}
+
+
+def test_names_match_in_any_form_of_unicode(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    Image.new("L", (4, 4)).save(tmp_path / f"{apart}.png")
+    assert find_masks(tmp_path, [composed]) == {composed: tmp_path / f"{apart}.png"}

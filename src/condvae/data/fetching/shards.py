@@ -28,9 +28,9 @@ from condvae.data.canvas import convert_channels, crop_centre, fit_to_canvas
 from condvae.data.config import DataConfig
 from condvae.data.fetching.store import LOCK_FILE
 from condvae.data.formats.webdataset import ShardMember, index_shard, read_member
-from condvae.data.pictures import UnreadablePictureError
 from condvae.ground.configuration import ConfigurationError
 from condvae.ground.files import fingerprint, open_atomic
+from condvae.ground.pictures import UnreadablePictureError
 from condvae.transport.cache import cache_folder
 from condvae.transport.download import DownloadError, Patience, Progress
 from condvae.transport.lock import held

@@ -23,11 +23,7 @@ from condvae.ground.configuration import ConfigurationError
 
 __all__ = ["open_celeba", "read_attributes", "read_partition"]
 
-PICTURES, ATTRIBUTES, PARTITION = (
-    "img_align_celeba",
-    "list_attr_celeba.txt",
-    "list_eval_partition.txt",
-)
+PICTURES, ATTRIBUTES, PARTITION = "img_align_celeba", "list_attr_celeba", "list_eval_partition"
 
 
 def open_celeba(config: DataConfig) -> ImageSource:
@@ -37,17 +33,21 @@ def open_celeba(config: DataConfig) -> ImageSource:
         ConfigurationError: A file is missing or has a broken line, or pictures are missing.
     """
     folder = source_folder(config, "celeba")
-    names, attribute_names, attributes = read_attributes(folder / ATTRIBUTES)
-    check_present(folder, PICTURES, names, ATTRIBUTES)
-    lists = [ATTRIBUTES]
+    # As published, or as Kaggle has it: tables of comma-separated values, a folder in a folder.
+    ending = ".csv" if (folder / f"{ATTRIBUTES}.csv").is_file() else ".txt"
+    nested = f"{PICTURES}/{PICTURES}"
+    pictures = nested if (folder / nested).is_dir() else PICTURES
+    names, attribute_names, attributes = read_attributes(folder / (ATTRIBUTES + ending))
+    check_present(folder, pictures, names, ATTRIBUTES + ending)
+    lists = [ATTRIBUTES + ending]
     split = None
     if config.split == "official":
-        split = read_partition(folder / PARTITION, names)
-        lists.append(PARTITION)
+        split = read_partition(folder / (PARTITION + ending), names)
+        lists.append(PARTITION + ending)
     note_unofficial("celeba", folder, lists)
     return FileSource(
         folder,
-        [f"{PICTURES}/{name}" for name in names],
+        [f"{pictures}/{name}" for name in names],
         skip_unreadable=config.unreadable == "skip",
         attribute_names=attribute_names,
         attributes=attributes,
@@ -60,7 +60,7 @@ def read_attributes(path: Path) -> tuple[list[str], tuple[str, ...], npt.NDArray
     """Read the attribute file: a count, the names, then one line of 1 and -1 per picture.
 
     Args:
-        path: ``list_attr_celeba.txt``.
+        path: ``list_attr_celeba.txt``, or ``.csv``, which has a header and no count.
 
     Returns:
         File names (N), attribute names (A), and uint8 (N,A) with 1 where the attribute is present.
@@ -70,10 +70,14 @@ def read_attributes(path: Path) -> tuple[list[str], tuple[str, ...], npt.NDArray
     """
     lines = _read_lines(path)
     _, head = next(lines, (0, []))
-    if len(head) != 1 or not head[0].isdigit():
-        raise ConfigurationError(f"{path}, line 1: expected the number of pictures")
-    count = int(head[0])
-    attribute_names = tuple(next(lines, (0, []))[1])
+    count = None
+    if path.suffix == ".csv":
+        attribute_names = tuple(head[1:])
+    else:
+        if len(head) != 1 or not head[0].isdigit():
+            raise ConfigurationError(f"{path}, line 1: expected the number of pictures")
+        count = int(head[0])
+        attribute_names = tuple(next(lines, (0, []))[1])
     names, rows = [], []
     for number, (name, *values) in lines:
         if len(values) != len(attribute_names) or not {"1", "-1"}.issuperset(values):
@@ -83,11 +87,12 @@ def read_attributes(path: Path) -> tuple[list[str], tuple[str, ...], npt.NDArray
             )
         names.append(name)
         rows.append(np.array([value == "1" for value in values], np.uint8))
-    if len(names) != count or not names:
+    if not names or count not in (None, len(names)):
         raise ConfigurationError(
-            f"{path}: {len(names)} pictures, but its first line says {count}; the file is cut off"
+            f"{path}: {len(names)} pictures, but its first line says {count or 'more'}; the file is "
+            "cut off"
         )
-    if len(set(names)) != count:
+    if len(set(names)) != len(names):
         raise ConfigurationError(f"{path}: a picture is listed twice")
     return names, attribute_names, np.stack(rows)
 
@@ -96,14 +101,17 @@ def read_partition(path: Path, names: list[str]) -> OfficialSplit:
     """Read the published split: one line per picture, 0 = train, 1 = validation, 2 = test.
 
     Args:
-        path: ``list_eval_partition.txt``.
+        path: ``list_eval_partition.txt``, or ``.csv``, which has a header.
         names: Pictures whose split is asked for, in their order.
 
     Raises:
         ConfigurationError: Missing file, broken line, or a picture without one.
     """
     codes = {}
-    for number, fields in _read_lines(path):
+    lines = _read_lines(path)
+    if path.suffix == ".csv":
+        next(lines, None)
+    for number, fields in lines:
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
             raise ConfigurationError(
                 f"{path}, line {number}: expected a file name and 0, 1 or 2, found "
@@ -121,7 +129,7 @@ def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
-                if fields := line.split():
+                if fields := line.replace(",", " ").split():
                     yield number, fields
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: no such file; it belongs to the data set") from None

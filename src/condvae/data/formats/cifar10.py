@@ -32,12 +32,17 @@ CLASSES = (
     *("dog", "frog", "horse", "ship", "truck"),
 )
 SIZE = 32
+_frombuffer = np.zeros(1).__reduce_ex__(5)[0]
 # An empty array names the function that rebuilds arrays, wherever this NumPy keeps it.
 ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
+    # Of batches that were read and saved again by Python 3.
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("_codecs", "encode"): lambda text, encoding: text.encode({"latin1": "latin1"}[encoding]),
 }
 
 
@@ -80,6 +85,8 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]
     # Whatever a broken pickle makes the unpickler stumble over.
     except Exception as error:
         raise ConfigurationError(f"{path}: not a readable batch of CIFAR-10 ({error})") from error
+    if isinstance(batch, dict):
+        batch = {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in batch.items()}
     data = batch.get("data") if isinstance(batch, dict) else None
     if (
         not isinstance(data, np.ndarray)

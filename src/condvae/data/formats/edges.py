@@ -24,14 +24,15 @@ def open_edges(config: DataConfig) -> ImageSource:
     """
     folder = source_folder(config, config.source)
     train, val = find_pictures(folder, "train"), find_pictures(folder, "val")
-    counts = [len(train), len(val)]
+    counts = [len(train.names), len(val.names)]
     split = None
     if config.split == "official":
         split = assign_official(official_split(config.source, counts), sum(counts))
     return FileSource(
         folder,
-        train + val,
+        train.names + val.names,
         skip_unreadable=config.unreadable == "skip",
         split=split,
         side_by_side=True,
+        aside=train.aside | val.aside,
     )

@@ -44,12 +44,13 @@ def open_faces(config: DataConfig) -> ImageSource:
     folder = source_folder(config, FOLDERS.get(config.source))
     if config.source in ARRAYS and (folder / ARRAYS[config.source]).is_file():
         return _open_array(config, folder / ARRAYS[config.source])
-    names = find_pictures(folder)
+    names, aside = find_pictures(folder)
     return FileSource(
         folder,
         names,
         skip_unreadable=config.unreadable == "skip",
         split=_split(config, len(names)),
+        aside=aside,
     )
 
 

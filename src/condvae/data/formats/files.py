@@ -4,27 +4,109 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from condvae.data.formats.source import ImageSource, SourceImage, hash_listing
-from condvae.data.pictures import UnreadablePictureError, read_picture
 from condvae.data.splits import OfficialSplit
 from condvae.ground.configuration import ConfigurationError
+from condvae.ground.pictures import UnreadablePictureError, read_picture
 
-__all__ = ["EXTENSIONS", "FileSource", "check_present", "find_pictures"]
+__all__ = [
+    "ADVICE",
+    "EXTENSIONS",
+    "FileSource",
+    "Listing",
+    "check_present",
+    "find_pictures",
+    "list_pictures",
+]
 
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 NAMED_IN_ERRORS = 3
+ADVICE = "remove it or set unreadable: skip"
+"""What may be done about a picture that cannot be read."""
 
 
-def find_pictures(folder: Path, inside: str = "") -> list[str]:
-    """Return the image files below a folder as sorted paths relative to it.
+class Listing(NamedTuple):
+    """What is in a folder of pictures.
+
+    Attributes:
+        names: Pictures, as sorted paths relative to the folder.
+        aside: Everything else -> why it is left aside.
+    """
+
+    names: list[str]
+    aside: dict[str, str]
+
+    def describe_aside(self) -> str:
+        """Reasons with counts and examples, in one line; empty where nothing is left aside."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.aside.items():
+            reasons.setdefault(reason, []).append(name)
+        return "; ".join(
+            f"{len(names)} {reason} ({', '.join(names[:NAMED_IN_ERRORS])}"
+            f"{', ...' if len(names) > NAMED_IN_ERRORS else ''})"
+            for reason, names in reasons.items()
+        )
+
+
+def list_pictures(
+    folder: Path, inside: str = "", *, deep: bool = True, endings: Sequence[str] = EXTENSIONS
+) -> Listing:
+    """Sort the entries of a folder into pictures and what is left aside.
+
+    Links are followed, to folders too.
+
+    Args:
+        folder: Where paths start.
+        inside: Only what is below this folder in it.
+        deep: Look into folders; False leaves them aside.
+        endings: Of the names of pictures, in lower case.
+    """
+    names: list[str] = []
+    aside: dict[str, str] = {}
+    seen: set[Path] = set()
+    waiting = [folder / inside] if (folder / inside).is_dir() else []
+    while waiting:
+        where = waiting.pop()
+        seen.add(where.resolve())
+        entries = sorted(where.iterdir())
+        if not entries and where != folder / inside:
+            aside[where.relative_to(folder).as_posix()] = "empty folders"
+        for entry in entries:
+            name = entry.relative_to(folder).as_posix()
+            if entry.name.startswith((".", "__MACOSX")) or entry.name in (
+                "Thumbs.db",
+                "desktop.ini",
+            ):
+                aside[name] = "hidden, or left by file managers"
+            elif entry.is_dir():
+                if not deep:
+                    aside[name] = "folders"
+                elif entry.resolve() in seen:
+                    aside[name] = "links back"
+                else:
+                    waiting.append(entry)
+            elif not entry.exists():
+                aside[name] = "broken links"
+            elif not entry.is_file():
+                aside[name] = "no files"
+            elif not entry.name.lower().endswith(tuple(endings)):
+                aside[name] = f"ending {entry.suffix.lower() or 'without a dot'}"
+            else:
+                names.append(name)
+    return Listing(sorted(names), dict(sorted(aside.items())))
+
+
+def find_pictures(folder: Path, inside: str = "") -> Listing:
+    """List the image files below a folder; what is left aside is logged.
 
     Args:
         folder: Where paths start.
@@ -33,24 +115,15 @@ def find_pictures(folder: Path, inside: str = "") -> list[str]:
     Raises:
         ConfigurationError: There are none.
     """
-    found = []
-    for path, folders, names in os.walk(folder / inside):
-        # Names with a leading dot are leftovers of file managers, not pictures.
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        parent = Path(path).relative_to(folder).as_posix()
-        found += [
-            name if parent == "." else f"{parent}/{name}"
-            for name in names
-            if name.lower().endswith(EXTENSIONS)
-            and not name.startswith(".")
-            and os.path.isfile(os.path.join(path, name))
-        ]
-    if not found:
+    found = list_pictures(folder, inside)
+    if found.aside:
+        logger.warning("%s: left aside: %s", folder / inside, found.describe_aside())
+    if not found.names:
         raise ConfigurationError(
             f"path = {str(folder / inside)!r}: no images found; expected files ending in "
             f"{', '.join(EXTENSIONS)}"
         )
-    return sorted(found)
+    return found
 
 
 def check_present(folder: Path, inside: str, names: Sequence[str], listed_in: str) -> None:
@@ -92,6 +165,8 @@ class FileSource(ImageSource):
         split: Published split of each picture.
         lists: Other files below the folder that decide the content (labels, partition).
         side_by_side: Each file holds two squares: the condition on the left, the picture on the right.
+        aside: What else is in the folder, and why it is left aside.
+        classes_are_folders: A class is a folder, and none where no picture of it can be used.
     """
 
     def __init__(
@@ -107,8 +182,12 @@ class FileSource(ImageSource):
         split: OfficialSplit | None = None,
         lists: Sequence[str] = (),
         side_by_side: bool = False,
+        aside: Mapping[str, str] | None = None,
+        classes_are_folders: bool = False,
     ) -> None:
         super().__init__()
+        self.aside = dict(aside or {})
+        self.classes_are_folders = classes_are_folders
         self._folder, self._names, self._skip = folder, names, skip_unreadable
         self._labels, self._attributes, self._split = labels, attributes, split
         self._lists = lists
@@ -121,6 +200,10 @@ class FileSource(ImageSource):
         """Return a hash of the listing: paths, sizes and times of change."""
         return hash_listing(self._folder, [*self._names, *self._lists])
 
+    def label_of(self, index: int) -> int | None:
+        """Class of a picture before it is read."""
+        return None if self._labels is None else self._labels[index]
+
     def read(self, chosen: Sequence[int]) -> Iterator[SourceImage]:
         """Yield pictures, upright, on black where they were transparent."""
         for i in chosen:
@@ -132,7 +215,7 @@ class FileSource(ImageSource):
                     condition, pixels = _split_halves(pixels, path)
             except UnreadablePictureError as error:
                 if not self._skip:
-                    raise
+                    raise UnreadablePictureError(f"{error}; {ADVICE}") from None
                 logger.warning("skipped: %s", error)
                 self.unreadable.append(self._names[i])
                 continue

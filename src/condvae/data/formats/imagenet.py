@@ -46,9 +46,10 @@ def open_imagenet(config: DataConfig) -> ImageSource:
         train, valid = (find_pictures(folder, part) for part in parts)
         return FileSource(
             folder,
-            train + valid,
+            train.names + valid.names,
             skip_unreadable=config.unreadable == "skip",
-            split=_split(config, [len(train), len(valid)]),
+            split=_split(config, [len(train.names), len(valid.names)]),
+            aside=train.aside | valid.aside,
         )
     batches = _find_batches(folder)
     if not batches:

@@ -24,11 +24,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from condvae.data.config import DataConfig
-from condvae.data.formats.files import find_pictures
+from condvae.data.formats.files import ADVICE, find_pictures
 from condvae.data.formats.source import ImageSource, SourceImage, hash_listing, source_folder
-from condvae.data.pictures import UnreadablePictureError, read_picture
 from condvae.data.records import image_sha256
 from condvae.ground.files import PICTURE_FORMATS
+from condvae.ground.pictures import UnreadablePictureError, read_picture
 
 __all__ = ["PhotographSource"]
 
@@ -53,7 +53,7 @@ class PhotographSource(ImageSource):
     def __init__(self, config: DataConfig) -> None:
         super().__init__()
         self._folder = _bundled_folder() if config.path is None else source_folder(config)
-        self._names = find_pictures(self._folder)
+        self._names, self.aside = find_pictures(self._folder)
         self._smallest, self._skip = config.image_size, config.unreadable == "skip"
         self._sizes = [_measure(self._folder / name) for name in self._names]
         self._block = _choose_block([size for size in self._sizes if size], self._smallest)
@@ -85,7 +85,7 @@ class PhotographSource(ImageSource):
             pixels = self._read(number)
         except UnreadablePictureError as error:
             if not self._skip:
-                raise
+                raise UnreadablePictureError(f"{error}; {ADVICE}") from None
             logger.warning("skipped: %s", error)
             self.unreadable += [name] * len(chosen)
             return
@@ -104,7 +104,7 @@ class PhotographSource(ImageSource):
         if min(height, width) < self._smallest:
             raise UnreadablePictureError(
                 f"{path}: {width}x{height} pixels; expected at least {self._smallest}x"
-                f"{self._smallest}; remove it or set unreadable: skip"
+                f"{self._smallest}"
             )
         if measured not in ((height, width), (width, height)):
             raise UnreadablePictureError(f"{path}: changed while it was read")

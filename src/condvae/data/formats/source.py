@@ -52,20 +52,28 @@ class ImageSource(ABC):
         validation_is_test: Whether the official validation and test splits are the same pictures.
         count: Number of pictures.
         unreadable: Origins of the pictures that `read` skipped so far.
+        aside: What else is at its place -> why it is not used.
+        classes_are_folders: Whether a class without a picture that was used is none.
     """
 
     class_names: tuple[str, ...] = ()
     attribute_names: tuple[str, ...] = ()
     has_conditions: bool = False
     validation_is_test: bool = False
+    classes_are_folders: bool = False
     count: int
 
     def __init__(self) -> None:
         self.unreadable: list[str] = []
+        self.aside: dict[str, str] = {}
 
     @abstractmethod
     def identity(self) -> str:
         """Return a hash that changes when the source's content does."""
+
+    def label_of(self, index: int) -> int | None:
+        """Class of a picture before it is read; only where classes are folders."""
+        raise NotImplementedError
 
     @abstractmethod
     def read(self, chosen: Sequence[int]) -> Iterator[SourceImage]:

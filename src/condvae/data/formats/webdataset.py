@@ -30,9 +30,10 @@ import numpy as np
 import numpy.typing as npt
 
 from condvae.data.config import DataConfig
+from condvae.data.formats.files import ADVICE
 from condvae.data.formats.source import ImageSource, SourceImage, hash_listing, source_folder
-from condvae.data.pictures import UnreadablePictureError, read_picture
 from condvae.ground.configuration import ConfigurationError
+from condvae.ground.pictures import UnreadablePictureError, read_picture
 
 __all__ = ["ShardMember", "WebDatasetSource", "index_shard", "open_webdataset", "read_member"]
 
@@ -130,7 +131,7 @@ class WebDatasetSource(ImageSource):
                         pixels = read_member(file, member, path)
                     except UnreadablePictureError as error:
                         if not self._skip:
-                            raise
+                            raise UnreadablePictureError(f"{error}; {ADVICE}") from None
                         logger.warning("skipped: %s", error)
                         self.unreadable.append(origin)
                         continue
@@ -205,7 +206,7 @@ def read_member(file: IO[bytes], member: ShardMember, path: Path) -> npt.NDArray
         path: Of the shard, for messages.
 
     Returns:
-        uint8 (H,W) or (H,W,3), see `condvae.data.pictures.read_picture`.
+        uint8 (H,W) or (H,W,3), see `condvae.ground.pictures.read_picture`.
 
     Raises:
         UnreadablePictureError: It has a fault, is cut off, or is no picture.

@@ -47,6 +47,25 @@ def test_pictures_attributes_and_partition(config, stand_ins, tmp_path):
     assert again.fingerprint == store.fingerprint
 
 
+def test_layout_of_kaggle_is_the_same_data(config, stand_ins, tmp_path):
+    names, attributes, splits = stand_ins.celeba(tmp_path / "raw")
+    raw = tmp_path / "raw"
+    for name, header in (("list_attr_celeba", None), ("list_eval_partition", ["partition"])):
+        lines = [line.split() for line in (raw / f"{name}.txt").read_text().splitlines()]
+        _, columns = (lines.pop(0), lines.pop(0)) if header is None else (None, header)
+        table = [["image_id", *columns], *lines]
+        (raw / f"{name}.csv").write_text("".join(",".join(row) + "\n" for row in table))
+        (raw / f"{name}.txt").unlink()
+    (raw / "img_align_celeba").rename(raw / "pictures")
+    (raw / "img_align_celeba").mkdir()
+    (raw / "pictures").rename(raw / "img_align_celeba" / "img_align_celeba")
+    store = prepare_images(config, tmp_path / "store")
+    assert [record.origin.split("/")[-1] for record in store.records] == names
+    assert [record.split for record in store.records] == splits
+    assert store.attribute_names == tuple(f"Attribute_{j}" for j in range(40))
+    np.testing.assert_array_equal(store.attributes, attributes)
+
+
 def test_the_cut_is_the_one_of_torchvision(config, stand_ins, tmp_path):
     from torchvision.transforms import CenterCrop
 

@@ -71,6 +71,17 @@ def test_files_of_todays_pickle_are_read_too(tmp_path):
         assert labels.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("keys", [str, str.encode])
+def test_batches_that_python_3_has_saved_again_are_read(tmp_path, protocol, keys):
+    data = np.arange(2 * 3072, dtype=np.uint32).astype(np.uint8).reshape(2, 3072)
+    batch = {keys("data"): data, keys("labels"): [1, 2], keys("filenames"): [b"a.png", b"b.png"]}
+    (tmp_path / "batch").write_bytes(pickle.dumps(batch, protocol=protocol))
+    pixels, labels = read_batch(tmp_path / "batch")
+    np.testing.assert_array_equal(pixels.transpose(0, 3, 1, 2).reshape(2, -1), data)
+    assert labels.tolist() == [1, 2]
+
+
 class Evil:
     def __init__(self, path):
         self.path = path

@@ -10,10 +10,10 @@ from sklearn.datasets import load_sample_images
 
 from condvae.data import DataConfig, prepare_images
 from condvae.data.formats import photographs
-from condvae.data.pictures import UnreadablePictureError, read_picture
 from condvae.data.records import assign_split
 from condvae.data.sources import open_source
 from condvae.ground.configuration import ConfigurationError
+from condvae.ground.pictures import UnreadablePictureError, read_picture
 
 SPLITS = ("train", "validation", "test")
 
