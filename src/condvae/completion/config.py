@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.configuration import (
+    ConfigurationError,
+    check_choice,
+    check_positive,
+    check_seed,
+)
 from condvae.masks.files import POLARITIES
 from condvae.posterior.guidance import GUIDANCE_RULES
 
@@ -47,6 +52,7 @@ class CompletionSettings:
             raise ConfigurationError(
                 f"n = {self.n!r}: a standard deviation needs at least 2 completions"
             )
+        check_seed("seed", self.seed)
         check_positive("temperature", self.temperature, zero=True)
         check_positive("batch_size", self.batch_size)
         check_positive("guidance", self.guidance, zero=True)

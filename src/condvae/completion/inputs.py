@@ -17,7 +17,7 @@ from condvae.data.canvas import convert_channels, fit_to_canvas
 from condvae.data.formats.files import EXTENSIONS, list_pictures
 from condvae.ground.configuration import ConfigurationError
 from condvae.ground.files import sha256_of_file
-from condvae.ground.images import DataContract
+from condvae.ground.images import DataContract, check_scale, odd_values
 from condvae.ground.pictures import read_picture
 from condvae.masks.files import POLARITIES, MaskFileError, find_masks, mask_shape, read_mask
 from condvae.masks.kinds import Mask
@@ -234,7 +234,7 @@ def read_input(
     filled, reach = original.copy(), placement.reach
     filled[reach] = fill_hole(original[reach], observed[reach])
     fitted = fit_to_canvas(filled, contract.size, "resize")
-    warnings = []
+    warnings = odd_values(original[None], "the picture")
     if placement.enlarges:
         warnings.append(f"enlarged from {size[0]} x {size[1]} pixels: smaller than the model")
     if not canvas_mask.any():
@@ -263,6 +263,7 @@ def _read_files(
 ) -> tuple[NDArray[np.uint8], Mask, Mask, Placement]:
     """The picture, its mask, the mask of the canvas, and where the canvas lies; checked."""
     original = convert_channels(read_picture(picture), contract.channels)
+    check_scale(int(original.max()), str(picture))
     placement = Placement(original.shape[0], original.shape[1], contract.size)
     size = placement.width, placement.height
     if placement.enlarges and settings.small == "refuse":

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from condvae.ground.attributes import Attribute, attribute_index, check_conditions
 from condvae.ground.configuration import ConfigurationError, check_positive
+from condvae.ground.devices import plain_inference
 
 __all__ = ["ScoringModel", "classify", "value_shares"]
 
@@ -26,7 +27,7 @@ class ScoringModel(Protocol):
         """Estimate log p(x | y) of uint8 (B,C,H,W) in nats, (B,)."""
 
 
-@torch.no_grad()
+@plain_inference()
 def classify(
     model: ScoringModel,
     pixels: Tensor,

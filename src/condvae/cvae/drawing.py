@@ -105,8 +105,9 @@ def draw_noise(
     """
     names = tuple((seed, *name) for name in zip(case_ids, numbers, strict=True))
     size, channels = model.contract.size, model.likelihood.noise_channels
-    normals, component = torch.empty(len(names), model.config.latents), torch.empty(len(names))
-    pixels = torch.empty(len(names), channels, size, size)
+    normals = torch.empty(len(names), model.config.latents, dtype=torch.float32)
+    component = torch.empty(len(names), dtype=torch.float32)
+    pixels = torch.empty(len(names), channels, size, size, dtype=torch.float32)
     for row, (_, case_id, number) in enumerate(names):
         generator = case_generator(seed, case_id, str(number))
         torch.randn(normals.shape[1:], generator=generator, out=normals[row])
@@ -166,8 +167,8 @@ def decode(model: FlatVAE, z: Tensor, features: Features, uniform: Tensor | None
 def _draw_candidates(model: FlatVAE, noise: ImageNoise) -> tuple[Tensor, Tensor, Tensor]:
     """Normals (P,M,Z), uniforms (P,M) for a mixture's components and (P,M) for the choice."""
     shape = len(noise.names), CANDIDATES
-    normals = torch.empty(*shape, model.config.latents)
-    component, choice = torch.empty(shape), torch.empty(shape)
+    normals = torch.empty(*shape, model.config.latents, dtype=torch.float32)
+    component, choice = (torch.empty(shape, dtype=torch.float32) for _ in range(2))
     for row, (seed, case_id, number) in enumerate(noise.names):
         generator = case_generator(seed, case_id, f"{number} candidates")
         torch.randn(normals.shape[1:], generator=generator, out=normals[row])

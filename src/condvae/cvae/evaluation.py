@@ -20,7 +20,12 @@ from torch import Tensor
 from condvae.calibration.probabilities import assess_probabilities
 from condvae.cvae.sample_scores import Row, SampleJudge, score_row
 from condvae.ground.attributes import Attribute, check_conditions
-from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.configuration import (
+    ConfigurationError,
+    check_choice,
+    check_positive,
+    check_seed,
+)
 from condvae.scores.attribute_classifier import AttributeNetwork
 from condvae.scores.attribute_scores import ALL
 from condvae.scores.estimates import mean_score
@@ -104,8 +109,9 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name in ("draws", "batch_size"):
             check_positive(name, getattr(self, name))
-        for name in ("temperature", "guidance", "resamples", "seed"):
+        for name in ("temperature", "guidance", "resamples"):
             check_positive(name, getattr(self, name), zero=True)
+        check_seed("seed", self.seed)
         if self.samples < 2:
             raise ConfigurationError(f"samples = {self.samples!r}: expected at least 2")
         if not self.pixels:

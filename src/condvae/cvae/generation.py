@@ -23,7 +23,7 @@ from condvae.cvae.guidance import check_guidance
 from condvae.cvae.model import FlatVAE
 from condvae.ground.attributes import Attribute, attribute_index, check_conditions, encode_value
 from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
-from condvae.ground.devices import explain_out_of_memory
+from condvae.ground.devices import explain_out_of_memory, plain_inference
 
 __all__ = ["PIXELS", "edit", "interpolate", "sample", "sweep", "sweep_values"]
 
@@ -33,7 +33,7 @@ PIXELS = ("mean", "sample")
 _CONTINUOUS_SWEEP = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 
-@torch.no_grad()
+@plain_inference()
 def sample(
     model: FlatVAE,
     y: Tensor,
@@ -86,7 +86,7 @@ def sample(
     return result
 
 
-@torch.no_grad()
+@plain_inference()
 def edit(
     model: FlatVAE, pixels: Tensor, y_old: Tensor, y_new: Tensor, *, batch_size: int = 256
 ) -> Tensor:
@@ -132,7 +132,7 @@ def edit(
     return result
 
 
-@torch.no_grad()
+@plain_inference()
 def interpolate(
     model: FlatVAE,
     y_a: Tensor,
@@ -190,7 +190,7 @@ def interpolate(
     return result
 
 
-@torch.no_grad()
+@plain_inference()
 def sweep(
     model: FlatVAE,
     y: Tensor,

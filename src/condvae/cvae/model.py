@@ -24,6 +24,7 @@ from condvae.cvae.likelihood import make_likelihood
 from condvae.cvae.networks import ImageDecoder, ImageEncoder
 from condvae.ground.attributes import Attribute
 from condvae.ground.configuration import ConfigurationError, check_positive
+from condvae.ground.devices import plain_inference
 from condvae.ground.distributions import DiagonalGaussian
 from condvae.ground.images import DataContract, encoder_input
 from condvae.ground.noise import case_generator
@@ -205,7 +206,7 @@ class FlatVAE(nn.Module):
         entropy = (q.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=1)
         return -entropy - self.prior.log_prob(z, context)
 
-    @torch.no_grad()
+    @plain_inference()
     def log_prob(
         self,
         pixels: Tensor,

@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.configuration import (
+    ConfigurationError,
+    check_choice,
+    check_positive,
+    check_seed,
+)
 
 __all__ = [
     "DUPLICATE_RULES",
@@ -123,7 +128,7 @@ class DataConfig:
                 f"validation_share + test_share = {self.validation_share + self.test_share:g}: "
                 "expected less than 1, the rest is for training"
             )
-        check_positive("seed", self.seed, zero=True)
+        check_seed("seed", self.seed)
         check_choice("unreadable", self.unreadable, ("stop", "skip"))
         check_choice("split", self.split, ("random", "official"))
         if self.split == "official" and self.source not in OFFICIAL_SOURCES:

@@ -42,6 +42,7 @@ from condvae.data.store import (
 from condvae.data.unfinished import Duplicate, UnfinishedStore
 from condvae.ground.configuration import ConfigurationError, read_config
 from condvae.ground.files import fingerprint, locked, sha256_of_file, write_json
+from condvae.ground.images import check_scale
 
 __all__ = ["bring_to_canvas", "prepare_images"]
 
@@ -118,6 +119,7 @@ def _write_store(
             logger.info("goes on after %d of %d pictures", unfinished.read, len(chosen))
         _write_pictures(unfinished, source, config, chosen, progress)
         records, duplicates = unfinished.records, unfinished.duplicates
+        _check_values(records)
         _check_splits(records, config, source)
         unfinished.finish(folder)
     records, class_names = _drop_empty_classes(records, source, chosen)
@@ -276,6 +278,21 @@ def bring_to_canvas(
         return np.ascontiguousarray(fit_to_canvas(pixels, config.image_size, fit))
     except ConfigurationError as error:
         raise ConfigurationError(f"{error} (picture {origin})") from None
+
+
+def _check_values(records: Sequence[ImageRecord]) -> None:
+    """Refuse images on another scale; warn of a channel that says nothing."""
+    if not records:
+        return
+    mean, std = (np.array([getattr(r, name) for r in records]) for name in ("mean", "std"))
+    # Moments of values of 0 and 1; other pictures are as dark only where they are black.
+    if mean.max() <= 1 and std.max() <= 0.5:
+        check_scale(float(np.ceil(mean.max())), f"all {len(records)} images")
+    constant = np.flatnonzero((std == 0).all(axis=0) & (mean == mean[:1]).all(axis=0))
+    if len(constant):
+        logger.warning(
+            "channel %d of all images has one value, %g", constant[0], mean[0, constant[0]]
+        )
 
 
 def _check_splits(records: Sequence[ImageRecord], config: DataConfig, source: ImageSource) -> None:

@@ -6,8 +6,9 @@ a mask stays here. `FileSource` reads what it made of them.
 
 from __future__ import annotations
 
+import logging
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,16 @@ from condvae.data.canvas import convert_channels
 from condvae.evaluation.cases import EvaluationCase, write_cases
 from condvae.ground.configuration import ConfigurationError
 from condvae.ground.files import fingerprint, open_atomic, sha256_of_file
-from condvae.ground.images import to_nchw
+from condvae.ground.images import check_scale, odd_values, to_nchw
 from condvae.ground.pictures import read_picture
 
 __all__ = ["MANIFEST", "FileSource", "export_cases"]
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "cases.jsonl"
 _MOST_NAMED = 5
+_LOOKED_AT = 8  # cases whose values say what scale all are on
 _READ_ME = """\
 {count} cases of {size} x {size} pixels, {channels} channel(s).
 
@@ -138,6 +142,20 @@ class FileSource:
                 "need at least 2"
             )
         self.identity = fingerprint({"samples": hashes})
+        first = np.stack([pixels for pixels in self._first_cases(len(cases))])
+        if first.max() <= 1 and self._array is not None:
+            first = self._array  # all of them: a few may be dark
+        check_scale(int(first.max()), str(self.path))
+        for odd in odd_values(first.reshape(-1, *first.shape[-3:]), f"{self.path}, first cases"):
+            log.warning("%s", odd)
+
+    def _first_cases(self, count: int) -> Iterator[NDArray[np.uint8]]:
+        """(S,H,W,C) of the first cases, enough to see what scale they are on."""
+        for case in range(min(count, _LOOKED_AT)):
+            if self._array is not None:
+                yield self._array[:, self._order[case]]
+            else:
+                yield np.stack([self._read(file) for file in self._files[case]])
 
     def draw(self, start: int, stop: int) -> Tensor:
         """uint8 (S,B,C,H,W) as they were made."""

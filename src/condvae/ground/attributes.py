@@ -181,7 +181,7 @@ def parse_condition(attributes: Sequence[Attribute], wanted: Mapping[str, object
     Raises:
         ConfigurationError: Unknown attribute or value; names it.
     """
-    y = torch.full((1, len(attributes)), math.nan)
+    y = torch.full((1, len(attributes)), math.nan, dtype=torch.float32)
     for name, value in wanted.items():
         column = attribute_index(attributes, name)
         y[0, column] = encode_value(attributes[column], value)

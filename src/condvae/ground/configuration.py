@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-__all__ = ["ConfigurationError", "check_choice", "check_positive", "read_config"]
+__all__ = ["ConfigurationError", "check_choice", "check_positive", "check_seed", "read_config"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,12 @@ def check_positive(name: str, value: float, *, zero: bool = False) -> None:
     """Raise `ConfigurationError` unless `value` > 0, or >= 0 when `zero` is true."""
     if not (value > 0 or (zero and value == 0)):
         raise ConfigurationError(f"{name} = {value!r}: expected {'>= 0' if zero else '> 0'}")
+
+
+def check_seed(name: str, value: int) -> None:
+    """Raise `ConfigurationError` unless `value` is one that every generator takes, 0 to 2^63 - 1."""
+    if not 0 <= value < 2**63:
+        raise ConfigurationError(f"{name} = {value!r}: expected 0 to 2^63 - 1")
 
 
 def read_config(cls: type[T], values: Mapping[str, Any] | None, where: str) -> T:

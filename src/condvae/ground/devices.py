@@ -13,7 +13,14 @@ from torch import nn
 
 from condvae.ground.configuration import ConfigurationError
 
-__all__ = ["autocast", "explain_out_of_memory", "place", "resolve_device", "warn_of_slow_precision"]
+__all__ = [
+    "autocast",
+    "explain_out_of_memory",
+    "place",
+    "plain_inference",
+    "resolve_device",
+    "warn_of_slow_precision",
+]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +55,16 @@ def place(module: M, device: torch.device | str) -> M:
     it too.
     """
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@contextlib.contextmanager
+def plain_inference() -> Iterator[None]:
+    """No gradients, and no autocast of a caller's: what a seed gives depends on nothing ambient."""
+    with contextlib.ExitStack() as settings:
+        settings.enter_context(torch.no_grad())
+        for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            settings.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -10,19 +10,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
 
 __all__ = [
     "DataContract",
+    "check_scale",
     "composite",
     "encoder_input",
     "likelihood_target",
+    "odd_values",
     "pixels_from_unit_range",
     "to_nchw",
 ]
+
+_DARK = 32  # grey levels: pictures that stay below it are hardly on the scale to 255
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,52 @@ class DataContract:
     def check(self, pixels: Tensor) -> None:
         """Raise `ConfigurationError` unless `pixels` is uint8 (B,C,H,W) of this contract."""
         expected = (self.channels, self.size, self.size)
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+        if pixels.dtype != torch.uint8:
             raise ConfigurationError(
-                f"images of type {pixels.dtype} and shape {tuple(pixels.shape)}: the model expects "
-                f"torch.uint8 and (B, {self.channels}, {self.size}, {self.size})"
+                f"images of type {pixels.dtype}: expected torch.uint8, grey levels from 0 to 255"
             )
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+            raise ConfigurationError(
+                f"images of shape {tuple(pixels.shape)}: the model expects "
+                f"(B, {self.channels}, {self.size}, {self.size})"
+            )
+
+
+def check_scale(highest: float, what: str) -> None:
+    """Refuse pictures none of whose values is above 1: they are on the scale from 0 to 1.
+
+    Args:
+        highest: Largest value of all pictures that belong together, or of the one there is.
+        what: Names them in the message.
+
+    Raises:
+        ConfigurationError: The largest value is 1; pictures that are black everywhere may be.
+    """
+    if highest == 1:
+        raise ConfigurationError(
+            f"{what}: no value above 1, expected grey levels from 0 to 255: multiply by 255 before "
+            "turning them into integers"
+        )
+
+
+def odd_values(pixels: NDArray[np.uint8], what: str) -> list[str]:
+    """What is suspicious about pictures that belong together, for warnings; [] for nothing.
+
+    Args:
+        pixels: (N,...,C), N >= 1.
+        what: Names them.
+    """
+    found = []
+    if len(pixels) > 1 and (pixels == pixels[:1]).all():
+        found.append(f"{what}: all {len(pixels)} pictures are equal")
+    channels = pixels.reshape(-1, pixels.shape[-1])
+    constant = [c for c in range(channels.shape[1]) if (channels[:, c] == channels[0, c]).all()]
+    if constant:
+        which = "every channel" if len(constant) == channels.shape[1] else f"channel {constant[0]}"
+        found.append(f"{what}: {which} has one value everywhere, {channels[0, constant[0]]}")
+    elif pixels.max() < _DARK:
+        found.append(f"{what}: no value above {pixels.max()}; expected grey levels from 0 to 255")
+    return found
 
 
 def to_nchw(pixels: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from condvae.ground.configuration import ConfigurationError, check_positive
-from condvae.ground.devices import explain_out_of_memory
+from condvae.ground.devices import explain_out_of_memory, plain_inference
 from condvae.ground.distributions import DiagonalGaussian
 from condvae.ground.noise import case_generator
 from condvae.posterior.image_posterior import ImagePosterior, noise_by_group
@@ -74,7 +74,7 @@ def temperature_gradients(
     parts = []
     for start in range(0, len(observation), batch_size):
         part = observation.part(start, start + batch_size)
-        with torch.no_grad(), explain_out_of_memory("batch_size", batch_size):
+        with plain_inference(), explain_out_of_memory("batch_size", batch_size):
             parts.append(_mean_gradients(posterior, part, draws, seed))
     return torch.cat(parts)
 
@@ -86,7 +86,7 @@ def _mean_gradients(
     vae, latents = posterior.model.vae, posterior.model.latents
     observation = observation.to(vae.device, vae.dtype)
     features = latents.encode(observation.condition)
-    normals = torch.empty(len(observation), vae.architecture.latent_dimensions)
+    normals = torch.empty(len(observation), vae.architecture.latent_dimensions, dtype=torch.float32)
     gradients: list[Tensor] = []
     for draw in range(draws):
         for row, case_id in enumerate(observation.case_ids):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
-from condvae.ground.devices import explain_out_of_memory
+from condvae.ground.devices import explain_out_of_memory, plain_inference
 from condvae.posterior.image_posterior import DrawNoise, ImagePosterior, noise_by_group
 from condvae.tasks.observation import Observation
 from condvae.vdvae.architecture import Architecture
@@ -87,7 +87,7 @@ def draw_latents(
         normals, _ = posterior.draw_noise(part, cases, torch.full_like(cases, completion), seed)
         noise = noise_by_group(normals.to(vae.device, vae.dtype))
         drawn: list[Tensor] = []
-        with torch.no_grad(), explain_out_of_memory("batch_size", batch_size):
+        with plain_inference(), explain_out_of_memory("batch_size", batch_size):
             features = model.latents.encode(part.condition)
 
             def from_condition(

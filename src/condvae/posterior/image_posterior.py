@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from condvae.ground.configuration import ConfigurationError, check_positive
-from condvae.ground.devices import explain_out_of_memory
+from condvae.ground.devices import explain_out_of_memory, plain_inference
 from condvae.ground.images import DataContract, composite, pixels_from_unit_range
 from condvae.ground.noise import case_generator
 from condvae.ipa.model import ConditionalModel
@@ -205,7 +205,7 @@ class ImagePosterior:
         kept = [z.to(vae.device, vae.dtype) for z in kept]
         for start in range(0, len(observation), batch_size):
             part = observation.part(start, start + batch_size)
-            with torch.no_grad(), explain_out_of_memory("sampling.batch_size", batch_size):
+            with plain_inference(), explain_out_of_memory("sampling.batch_size", batch_size):
                 features = self.model.latents.encode(part.condition)
             ks = torch.arange(first, first + n)
             pairs = torch.cartesian_prod(torch.arange(len(part)), ks).reshape(-1, 2)
@@ -213,7 +213,7 @@ class ImagePosterior:
                 cases, ks = pair[:, 0], pair[:, 1]
                 here = cases.to(vae.device)
                 normals, uniforms = draw_noise(part, cases, ks)
-                with torch.no_grad(), explain_out_of_memory("sampling.batch_size", batch_size):
+                with plain_inference(), explain_out_of_memory("sampling.batch_size", batch_size):
                     parameters = self.model.sample_output(
                         {size: activation[here] for size, activation in features.items()},
                         len(cases),
@@ -246,7 +246,8 @@ class ImagePosterior:
         vae, c = self.model.vae, self.contract
         count = vae.architecture.latent_dimensions
         shape = (vae.likelihood.noise_channels, c.size, c.size)
-        normals, uniforms = torch.empty(len(cases), count), torch.empty(len(cases), *shape)
+        normals = torch.empty(len(cases), count, dtype=torch.float32)
+        uniforms = torch.empty(len(cases), *shape, dtype=torch.float32)
         for row, (case, k) in enumerate(zip(cases.tolist(), ks.tolist(), strict=True)):
             generator = case_generator(seed, observation.case_ids[case], str(k))
             torch.randn(count, generator=generator, out=normals[row])
@@ -356,7 +357,7 @@ class ImagePosterior:
             self.contract.dimensions,
         )
 
-    @torch.no_grad()
+    @plain_inference()
     def _bound(
         self, pixels: Tensor, observation: Observation, seed: int
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -400,7 +401,7 @@ class ImagePosterior:
         dimensions = self.contract.dimensions - observation.predicted_dimensions.cpu()
         return ObservationTerms(rate, observed, dimensions)
 
-    @torch.no_grad()
+    @plain_inference()
     def _observation_bound(
         self, observation: Observation, draws: int, seed: int
     ) -> tuple[Tensor, Tensor]:
@@ -423,7 +424,10 @@ class ImagePosterior:
         generators = [case_generator(seed, case_id, purpose) for case_id in observation.case_ids]
 
         def noise(group: LatentGroup) -> Tensor:
-            draws = [torch.randn(group.latent_shape[1:], generator=g) for g in generators]
+            draws = [
+                torch.randn(group.latent_shape[1:], generator=g, dtype=torch.float32)
+                for g in generators
+            ]
             return torch.stack(draws).to(vae.device, vae.dtype)
 
         return noise

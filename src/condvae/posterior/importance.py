@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from condvae.ground.configuration import ConfigurationError, check_positive
-from condvae.ground.devices import explain_out_of_memory
+from condvae.ground.devices import explain_out_of_memory, plain_inference
 from condvae.ground.noise import case_generator
 from condvae.posterior.image_posterior import ImagePosterior
 from condvae.tasks.observation import Observation
@@ -101,7 +101,7 @@ def _mean_of_groups(log_weights: Tensor, k: int) -> Tensor:
     return (grouped.logsumexp(dim=2) - math.log(k)).mean(dim=1)
 
 
-@torch.no_grad()
+@plain_inference()
 def _log_weights(
     posterior: ImagePosterior,
     pixels: Tensor,
@@ -160,7 +160,7 @@ def _noise(
 ) -> Tensor:
     """Normals (P, all groups), drawn in float32 on the CPU: the same on every device."""
     vae = posterior.model.vae
-    normals = torch.empty(len(case_ids), vae.architecture.latent_dimensions)
+    normals = torch.empty(len(case_ids), vae.architecture.latent_dimensions, dtype=torch.float32)
     for row, (case_id, k) in enumerate(zip(case_ids, ks, strict=True)):
         generator = case_generator(seed, case_id, f"importance {k}")
         torch.randn(normals.shape[1], generator=generator, out=normals[row])

@@ -24,7 +24,7 @@ def luma(pixels: Tensor) -> Tensor:
     levels = pixels.float()
     if levels.shape[1] == 1:
         return levels
-    weights = torch.tensor(_WEIGHTS, device=pixels.device).reshape(3, 1, 1)
+    weights = torch.tensor(_WEIGHTS, device=pixels.device, dtype=torch.float32).reshape(3, 1, 1)
     return (levels * weights).sum(dim=1, keepdim=True)
 
 

@@ -107,7 +107,9 @@ def detect_edges(pixels: Tensor, threshold: float | None) -> Tensor:
         )
         levels = (thousandths.unsqueeze(1) + 500) // 1000
     grey = pad(levels.float(), (1, 1, 1, 1), mode="replicate")
-    sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    sobel = torch.tensor(
+        [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=torch.float32
+    )
     filters = torch.stack([sobel, sobel.T]).unsqueeze(1).to(pixels.device)
     gradient: Tensor = conv2d(grey, filters).round()
     horizontal, vertical = gradient[:, :1], gradient[:, 1:]

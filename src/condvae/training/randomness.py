@@ -69,7 +69,10 @@ def image_noise(
     generators = [torch.Generator().manual_seed(_torch_seed(_IMAGE, seed, int(r))) for r in rows]
 
     def noise(group: LatentGroup) -> Tensor:
-        draws = [torch.randn(group.latent_shape[1:], generator=g) for g in generators]
+        draws = [
+            torch.randn(group.latent_shape[1:], generator=g, dtype=torch.float32)
+            for g in generators
+        ]
         return torch.stack(draws).to(device, dtype)
 
     return noise

@@ -44,6 +44,8 @@ __all__ = [
     "tabulate_judgements",
 ]
 
+LARGEST_OBSERVED_ERROR = 10.0  # grey levels; ours paste what was observed
+
 log = logging.getLogger(__name__)
 
 EXAMPLES_PER_BIN = 2
@@ -227,6 +229,21 @@ def judge_source(
     return Judgement(source, scores, temperature, time.perf_counter() - started, folder.cases_saved)
 
 
+def _doubt_samples(metrics: pd.DataFrame) -> list[str]:
+    """Samplers whose completions are not of what was observed; also logged."""
+    rows = metrics[(metrics["metric"] == "observed_error") & (metrics["bin"] == POOLED)]
+    warnings = [
+        f"{sampler}: completions differ from what was observed by {error:.1f} grey levels on "
+        "average. Values may be on another scale, cases in another order, or observed pixels not kept; "
+        "the scores say little then"
+        for sampler, error in zip(rows["sampler"], rows["value"].astype(float), strict=True)
+        if error > LARGEST_OBSERVED_ERROR
+    ]
+    for warning in warnings:
+        log.warning("%s", warning)
+    return warnings
+
+
 def tabulate_judgements(
     bench: Bench, judged: Mapping[str, Judgement], posterior: Mapping[str, Any] | None = None
 ) -> Outputs:
@@ -248,6 +265,7 @@ def tabulate_judgements(
         }
         rows += ev.tabulate({name: judgement.scores}, bench.cases, facts, level=level)
     metrics = pd.DataFrame.from_records(rows)
+    warnings = _doubt_samples(metrics)
     reference = next(iter(judged))
     table = pd.DataFrame(ev.list_case_scores(scores, bench.cases))
     compared = ev.compare(scores, bench.cases, level=level, seed=seed, reference=reference)
@@ -282,6 +300,7 @@ def tabulate_judgements(
             if extractor.sha256
         },
         "is_exact": bench.task.is_exact,
+        **({"warnings": warnings} if warnings else {}),
         "reference": reference,
         "ours": any(isinstance(j.source, ev.PosteriorSource) for j in judged.values()),
         "k": first.source.completions,

@@ -273,7 +273,7 @@ def collect_facts(
         **{key: posterior[key] for key in ("task", "task_options") if key in posterior},
         **{
             key: evaluation_facts[key]
-            for key in ("is_exact", "guidance", "guidance_rule")
+            for key in ("is_exact", "guidance", "guidance_rule", "warnings")
             if key in evaluation_facts
         },
         "command": " && ".join(dict.fromkeys(made_by)) or tracking.command(),

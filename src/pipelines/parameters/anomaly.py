@@ -7,7 +7,12 @@ from pathlib import Path
 
 from condvae.data.foreign import FOREIGN, name_of_foreign
 from condvae.evaluation.anomaly import NORMAL
-from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.configuration import (
+    ConfigurationError,
+    check_choice,
+    check_positive,
+    check_seed,
+)
 
 __all__ = ["AnomalyConfig"]
 
@@ -50,7 +55,7 @@ class AnomalyConfig:
             raise ConfigurationError(
                 f"reference_pairs = {self.reference_pairs!r}: expected at least 3"
             )
-        check_positive("seed", self.seed, zero=True)
+        check_seed("seed", self.seed)
 
     def check_inputs(self, project: Path = Path()) -> None:
         """Refuse a run of `anomaly` whose foreign images are not there.

@@ -10,7 +10,7 @@ from typing import Any
 from condvae.cvae.config import CvaeConfig
 from condvae.data.config import SIDE_INFORMATION_SOURCES, DataConfig
 from condvae.data.fetching import check_obtainable
-from condvae.ground.configuration import ConfigurationError, check_choice, read_config
+from condvae.ground.configuration import ConfigurationError, check_choice, check_seed, read_config
 from condvae.ground.devices import resolve_device
 from condvae.ground.images import DataContract
 from condvae.masks.sampling import MaskConfig
@@ -108,8 +108,7 @@ def check_parameters(parameters: Mapping[str, Any], project: Path | None = None)
             raise ConfigurationError(f"{name} = {value!r}: expected {_NAMES[name]}")
     for name, section in SECTIONS.items():
         read_config(section, parameters.get(name), name)
-    if parameters["seed"] < 0:
-        raise ConfigurationError(f"seed = {parameters['seed']!r}: expected >= 0")
+    check_seed("seed", parameters["seed"])
     check_choice("recipe", parameters["recipe"], RECIPES)
     resolve_device(parameters["device"])
     _check_overlays(parameters)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.configuration import (
+    ConfigurationError,
+    check_choice,
+    check_seed,
+)
 
 __all__ = ["CompareConfig"]
 
@@ -33,7 +37,7 @@ class CompareConfig:
         check_choice("cases", self.cases, ("all", "common"))
         if not 0.0 < self.level < 1.0:
             raise ConfigurationError(f"level = {self.level!r}: expected in (0, 1)")
-        check_positive("seed", self.seed, zero=True)
+        check_seed("seed", self.seed)
 
     @property
     def named(self) -> list[str]:

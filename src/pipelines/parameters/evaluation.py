@@ -9,7 +9,12 @@ from pathlib import Path
 import torch
 
 from condvae.evaluation.samplers import SAMPLER_DEFINITIONS, split_temperature
-from condvae.ground.configuration import ConfigurationError, check_choice, check_positive
+from condvae.ground.configuration import (
+    ConfigurationError,
+    check_choice,
+    check_positive,
+    check_seed,
+)
 from condvae.scores.extractors import Extractor, extractor_names, load_extractor
 
 __all__ = [
@@ -155,6 +160,7 @@ class EvaluationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed("seed", self.seed)
         if not 0.0 < self.level < 1.0:
             raise ConfigurationError(f"level = {self.level!r}: expected in (0, 1)")
         if self.fidelity.name.startswith("lpips_"):

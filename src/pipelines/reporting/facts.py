@@ -10,7 +10,7 @@ from condvae.ground.configuration import ConfigurationError
 __all__ = ["check_facts", "list_facts"]
 
 # Shown in places of their own.
-_NOT_LISTED = ("command", "sampler_definitions", "is_exact")
+_NOT_LISTED = ("command", "sampler_definitions", "is_exact", "warnings")
 # What these hold is keyed by names of samplers and extractors, which are written as they are.
 _BY_NAME = ("resizers", "extractor_hashes", "samplers", "seconds_per_case")
 

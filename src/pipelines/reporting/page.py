@@ -118,6 +118,7 @@ def render_page(
     return render(
         "report",
         task=str(run_facts["task"]).replace("_", " "),
+        warnings=run_facts.get("warnings", []),
         theory=_describe_theory(run_facts.get("is_exact"), tables),
         consistency={
             s: cell for t in tables if t.group == "observation" for s, cell in t.pooled.items()

@@ -21,8 +21,9 @@ from mlflow.pyfunc import PythonModel
 from mlflow.types.schema import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from numpy.typing import NDArray
 
-from condvae.ground.configuration import ConfigurationError
+from condvae.ground.configuration import ConfigurationError, check_seed
 from condvae.ground.devices import resolve_device
+from condvae.ground.images import check_scale
 from condvae.models.folder import load_posterior
 from condvae.posterior.guidance import guide_posterior
 from condvae.posterior.importance import importance_bound
@@ -44,14 +45,14 @@ class PosteriorModel(PythonModel):  # type: ignore[misc]
     - ``image`` alone where y is computed from the whole image (super-resolution, colourisation);
     - ``labels`` int64 (B), ``attributes`` int64 (B,A) or ``paired`` uint8 (B,C,H,W) for other tasks.
 
-    Params: ``completions`` K >= 1, ``seed``, ``temperature``, and ``bound_draws``, the number of draws
+    Params: ``completions`` K >= 2, ``seed``, ``temperature``, and ``bound_draws``, the number of draws
     of the importance-weighted bound, 0 for no bound.
 
     The result is a dict of arrays:
 
     - ``completions`` uint8 (B,K,C,H,W);
     - ``mean`` and ``sd`` float32 (B,C,H,W), in grey levels, over the K completions; sd has the divisor
-      K - 1 and is nan for K = 1;
+      K - 1;
     - ``log_bound`` float64 (B), nats: the lower bound on log p(x~ | y) with `bound_draws` draws from
       q(z | x) (Burda et al. 2016). x~ are the unobserved values of the given image, which is taken
       for the truth in *every* pixel. nan without draws.
@@ -80,20 +81,27 @@ class PosteriorModel(PythonModel):  # type: ignore[misc]
         del context
         asked = dict(params or {})
         k, seed = int(asked.get("completions", 16)), int(asked.get("seed", 0))
+        check_seed("seed", seed)
+        if k < 2:
+            raise ConfigurationError(
+                f"completions = {k}: a standard deviation needs at least 2 completions"
+            )
         given: dict[str, Any] = {
             name: torch.from_numpy(np.array(model_input[_INPUTS.get(name, name)]))
             for name in self.posterior.task.needs
         }
+        for name in ("pixels", "paired"):
+            for place, picture in enumerate(given.get(name, ())):
+                check_scale(int(picture.max()), f"{_INPUTS.get(name, name)} {place}")
         observation = self.posterior.observe(**given)
         temperature = float(asked.get("temperature", 1.0))
         drawn = self.posterior.sample(observation, k, temperature=temperature, seed=seed)
         completions = drawn.transpose(0, 1).numpy()
         wide = completions.astype(np.float64)
-        sd = wide.std(axis=1, ddof=1) if k > 1 else np.full(wide[:, 0].shape, math.nan)
         return {
             "completions": completions,
             "mean": wide.mean(axis=1).astype(np.float32),
-            "sd": sd.astype(np.float32),
+            "sd": wide.std(axis=1, ddof=1).astype(np.float32),
             "log_bound": self._bound(given, observation, int(asked.get("bound_draws", 0)), seed),
         }
 

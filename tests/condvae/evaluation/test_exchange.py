@@ -78,6 +78,22 @@ def test_files_and_array_give_the_same_completions(tmp_path, cases, samples):
             np.testing.assert_array_equal(drawn.numpy(), expected)
 
 
+def test_completions_on_another_scale_are_refused(tmp_path, cases, samples, caplog):
+    ids = [case.case_id for case in cases]
+    np.savez(tmp_path / "ones.npz", samples=samples // 128, case_ids=ids)
+    write_folder(tmp_path / "ones", cases, samples // 128)
+    for name in ("ones.npz", "ones"):
+        with pytest.raises(ConfigurationError, match=rf"{name}: no value above 1"):
+            open_source(tmp_path / name, cases, SIZE, samples.shape[-1])
+    np.savez(
+        tmp_path / "equal.npz",
+        samples=np.broadcast_to(samples[:1, :1], samples.shape),
+        case_ids=ids,
+    )
+    open_source(tmp_path / "equal.npz", cases, SIZE, samples.shape[-1])
+    assert "all 9 pictures are equal" in caplog.text
+
+
 def test_the_identity_follows_the_completions(tmp_path, cases, samples):
     write_folder(tmp_path / "a", cases, samples)
     write_folder(tmp_path / "b", cases, samples)

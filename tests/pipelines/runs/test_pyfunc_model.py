@@ -55,15 +55,19 @@ def test_result_is_what_the_posterior_draws(folder, inputs):
     assert drawn["log_bound"].shape == (3,)
 
 
-def test_one_completion_has_no_spread(folder, inputs):
-    drawn = open_model(folder).predict(None, inputs, {"completions": 1})
-    assert drawn["completions"].shape == (3, 1, 1, 16, 16)
-    assert np.isnan(drawn["sd"]).all()
-    np.testing.assert_array_equal(drawn["mean"], drawn["completions"][:, 0])
+def test_requests_are_checked_as_everywhere(folder, inputs):
+    model = open_model(folder)
+    with pytest.raises(ConfigurationError, match="completions = 1: a standard deviation needs"):
+        model.predict(None, inputs, {"completions": 1})
+    with pytest.raises(ConfigurationError, match=r"seed = -3: expected 0 to 2\^63 - 1"):
+        model.predict(None, inputs, {"seed": -3})
+    scaled = {**inputs, "image": (inputs["image"] > 127).astype(np.uint8)}
+    with pytest.raises(ConfigurationError, match="image 0: no value above 1"):
+        model.predict(None, scaled, {"completions": 2})
 
 
 def test_bound_is_the_log_of_the_mean_weight_in_nats(folder, inputs):
-    drawn = open_model(folder).predict(None, inputs, {"completions": 1, "bound_draws": 5})
+    drawn = open_model(folder).predict(None, inputs, {"completions": 2, "bound_draws": 5})
     posterior = load_posterior(folder)
     pixels, mask = (torch.from_numpy(inputs[name]) for name in ("image", "mask"))
     bits = importance_bound(posterior, pixels, posterior.observe(pixels, mask), [5]).bound_bits[5]
@@ -72,7 +76,7 @@ def test_bound_is_the_log_of_the_mean_weight_in_nats(folder, inputs):
     # It is of the given image in every pixel, the unobserved ones as well.
     changed = {**inputs, "image": inputs["image"].copy()}
     changed["image"][0, 0, 8, 12] ^= 128
-    other = open_model(folder).predict(None, changed, {"completions": 1, "bound_draws": 5})
+    other = open_model(folder).predict(None, changed, {"completions": 2, "bound_draws": 5})
     assert other["log_bound"][0] != drawn["log_bound"][0]
     np.testing.assert_array_equal(other["completions"], drawn["completions"])
 
@@ -120,4 +124,4 @@ def test_signature_and_example_agree_with_the_model(folder):
 def test_mask_with_other_values_is_refused(folder, inputs):
     inputs["mask"][0] *= 255
     with pytest.raises(ValueError, match="mask"):
-        open_model(folder).predict(None, inputs, {"completions": 1})
+        open_model(folder).predict(None, inputs, {"completions": 2})
