@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import traceback
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,10 @@ from condvae.ground.configuration import ConfigurationError
 from pipelines.parameters.written import read_parameters_text
 
 __all__ = ["cli", "run"]
+
+# What libraries ask of each other is not for a user to mend, and hides the line that is.
+for _asked in (r".*Add type hints to the `predict`", r"Option '--pipeline' is deprecated"):
+    warnings.filterwarnings("ignore", f"(?s){_asked}")
 
 # An error that comes out of these is about options and configuration, not about a node's work.
 _CONFIGURING = ("kedro", "omegaconf", "yaml")

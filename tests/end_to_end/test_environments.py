@@ -247,7 +247,7 @@ def test_cifar10_report_says_what_was_used(cifar10, pipeline, size):
     assert (facts["data"]["channels"], facts["data"]["image_size"]) == (3, 32)
     assert facts["model"]["frozen_vae_sha256"] == vae["sha256"]
     assert facts["extractor"]["extractor"] == "cifar10_classifier_f2"
-    assert f"kedro run --env=cifar10 --pipeline={pipeline}" in facts["command"]
+    assert f"kedro run --pipeline={pipeline} --env=cifar10" in facts["command"]
     page = (report / "report.html").read_text()
     cases = (cifar10.folder / f"data/05_model_input/inpaint/cases_{size}.jsonl").read_bytes()
     for shown in ("cifar10", f"--pipeline={pipeline}", hashlib.sha256(cases).hexdigest()[:12]):

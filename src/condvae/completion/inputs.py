@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from condvae.completion.config import CompletionSettings
 from condvae.completion.geometry import Placement, fill_hole
 from condvae.data.canvas import convert_channels, fit_to_canvas
-from condvae.data.formats.files import EXTENSIONS, list_pictures
+from condvae.data.formats.files import EXTENSIONS, is_text, list_pictures
 from condvae.ground.configuration import ConfigurationError
 from condvae.ground.files import sha256_of_file
 from condvae.ground.images import DataContract, check_scale, odd_values
@@ -106,9 +106,11 @@ def find_pictures(images: Path) -> list[Path]:
     """
     images = Path(images)
     if images.is_file():
+        _check_names([images])
         return [images]
     if not images.is_dir():
         raise ConfigurationError(f"images = {str(images)!r}: no such file or folder")
+    _check_names(images.iterdir())
     listing = list_pictures(images, deep=False, endings=_ENDINGS)
     if listing.aside:
         logger.warning("%s: left aside: %s", images, listing.describe_aside())
@@ -129,6 +131,15 @@ def find_pictures(images: Path) -> list[Path]:
                 "results go by the name without it, rename one"
             )
     return found
+
+
+def _check_names(paths: Iterable[Path]) -> None:
+    """Refuse names that cannot be written into manifest, page and figures."""
+    for path in paths:
+        if not is_text(path.name):
+            raise ConfigurationError(
+                f"{str(path)!a}: a file name that is no UTF-8; rename it, or run with PYTHONUTF8=1"
+            )
 
 
 def left_aside(images: Path) -> dict[str, str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from kedro.config import MissingConfigException, OmegaConfigLoader
 from omegaconf import OmegaConf
 
 __all__ = ["ConfigLoader"]
+
+# What Kedro asks of OmegaConf is not for a user to mend, and hides the line that is.
+warnings.filterwarnings("ignore", r"\s*register_new_resolver", UserWarning)
 
 
 class ConfigLoader(OmegaConfigLoader):

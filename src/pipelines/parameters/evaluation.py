@@ -237,7 +237,10 @@ class ScoreConfig:
         for sampler in self.against:
             split_temperature(sampler, 1.0)
         if self.name in self.against or self.name in SAMPLER_DEFINITIONS:
-            raise ConfigurationError(f"name = {self.name!r}: the name of a sampler of ours")
+            taken = ", ".join(dict.fromkeys([*SAMPLER_DEFINITIONS, *self.against]))
+            raise ConfigurationError(
+                f"name = {self.name!r}: the name of a sampler of ours; taken are {taken}"
+            )
 
     def check_inputs(self, project: Path = Path()) -> None:
         """Refuse a run of `score` that is not told what to score.

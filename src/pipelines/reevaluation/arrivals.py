@@ -71,12 +71,14 @@ class Arrivals:
 def list_arrivals(folder: Path) -> dict[str, str]:
     """Name, relative to the folder, -> sha256 of the bytes, of every file; hidden ones are left out.
 
-    A file that cannot be opened has an empty hash.
+    A file that cannot be opened has an empty hash, and so has a broken link.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+        if (path.is_file() or path.is_symlink()) and not any(
+            part.startswith(".") for part in name.parts
+        ):
             try:
                 found[name.as_posix()] = sha256_of_file(path)
             except OSError:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -188,6 +190,17 @@ def test_a_mask_that_hides_nearly_everything_is_asked_about(make_picture, make_m
     assert "hides 97 %" in found
     assert "polarity to white_is_observed" in found
     assert not read_input(make_picture(), make_mask(hole=(8, 0, 32, 32)), GREY, SETTINGS).warnings
+
+
+def test_names_that_cannot_be_written_are_refused_before_any_work(make_picture, tmp_path):
+    path = make_picture("a.png")
+    name = os.fsdecode(b"caf\xe9.png")
+    path.rename(path.with_name(name))
+    for images in (path.parent, path.with_name(name)):
+        with pytest.raises(
+            ConfigurationError, match=r"caf\\udce9\.png': a file name that is no UTF-8"
+        ):
+            find_pictures(images)
 
 
 def test_pictures_are_found_by_their_endings(make_picture, tmp_path, caplog):

@@ -174,7 +174,7 @@ def test_objective_that_fits_weights_and_task_is_accepted(base):
         ("model.flow_layers", -1, "model.flow_layers = -1: expected >= 0"),
         ("weights.allow_unpinned", "yes", "weights.allow_unpinned = 'yes': expected bool"),
         ("verify.images", 1, "verify.images = 1: a standard error needs at least 2"),
-        ("seed", -1, "seed = -1: expected >= 0"),
+        ("seed", -1, "seed = -1: expected 0 to 2^63 - 1"),
         ("seed", "one", "seed = 'one'"),
         ("folders.images", None, "folders.images = None: expected str"),
     ],

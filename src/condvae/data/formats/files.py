@@ -23,6 +23,7 @@ __all__ = [
     "Listing",
     "check_present",
     "find_pictures",
+    "is_text",
     "list_pictures",
 ]
 
@@ -30,6 +31,12 @@ logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 NAMED_IN_ERRORS = 3
+HIDDEN = "hidden, or left by file managers"
+QUIET = {
+    HIDDEN,
+    *(f"ending {ending}" for ending in (".txt", ".md", ".py", ".csv", ".json", ".html")),
+}
+"""Reasons that nobody wonders about."""
 ADVICE = "remove it or set unreadable: skip"
 """What may be done about a picture that cannot be read."""
 
@@ -82,27 +89,40 @@ def list_pictures(
             aside[where.relative_to(folder).as_posix()] = "empty folders"
         for entry in entries:
             name = entry.relative_to(folder).as_posix()
-            if entry.name.startswith((".", "__MACOSX")) or entry.name in (
-                "Thumbs.db",
-                "desktop.ini",
-            ):
-                aside[name] = "hidden, or left by file managers"
-            elif entry.is_dir():
-                if not deep:
-                    aside[name] = "folders"
-                elif entry.resolve() in seen:
-                    aside[name] = "links back"
-                else:
-                    waiting.append(entry)
-            elif not entry.exists():
-                aside[name] = "broken links"
-            elif not entry.is_file():
-                aside[name] = "no files"
-            elif not entry.name.lower().endswith(tuple(endings)):
-                aside[name] = f"ending {entry.suffix.lower() or 'without a dot'}"
-            else:
+            reason = _why_aside(entry, name, endings, deep=deep)
+            if reason:
+                aside[name if is_text(name) else ascii(name)] = reason
+            elif not entry.is_dir():
                 names.append(name)
+            elif entry.resolve() in seen:
+                aside[name] = "links back"
+            else:
+                waiting.append(entry)
     return Listing(sorted(names), dict(sorted(aside.items())))
+
+
+def _why_aside(entry: Path, name: str, endings: Sequence[str], *, deep: bool) -> str:
+    """Why an entry is neither a picture nor a folder to look into; empty for these."""
+    if not is_text(name):
+        return "names that are no UTF-8"
+    if entry.name.startswith((".", "__MACOSX")) or entry.name in ("Thumbs.db", "desktop.ini"):
+        return HIDDEN
+    if entry.is_dir():
+        return "" if deep else "folders"
+    if not entry.is_file():
+        return "no files" if entry.exists() else "broken links"
+    if not entry.name.lower().endswith(tuple(endings)):
+        return f"ending {entry.suffix.lower() or 'without a dot'}"
+    return ""
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name can be written into tables, pages and figures."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that the file system's encoding does not know
+        return False
+    return True
 
 
 def find_pictures(folder: Path, inside: str = "") -> Listing:
@@ -117,7 +137,8 @@ def find_pictures(folder: Path, inside: str = "") -> Listing:
     """
     found = list_pictures(folder, inside)
     if found.aside:
-        logger.warning("%s: left aside: %s", folder / inside, found.describe_aside())
+        told = logging.INFO if set(found.aside.values()) <= QUIET else logging.WARNING
+        logger.log(told, "%s: left aside: %s", folder / inside, found.describe_aside())
     if not found.names:
         raise ConfigurationError(
             f"path = {str(folder / inside)!r}: no images found; expected files ending in "
@@ -198,7 +219,9 @@ class FileSource(ImageSource):
 
     def identity(self) -> str:
         """Return a hash of the listing: paths, sizes and times of change."""
-        return hash_listing(self._folder, [*self._names, *self._lists])
+        found = hash_listing(self._folder, [*self._names, *self._lists])
+        # Stores of before labels were those of the pictures used are not what is meant today.
+        return f"{found}, labels of used pictures" if self.classes_are_folders else found
 
     def label_of(self, index: int) -> int | None:
         """Class of a picture before it is read."""
