@@ -119,7 +119,7 @@ def _write_store(
             logger.info("goes on after %d of %d pictures", unfinished.read, len(chosen))
         _write_pictures(unfinished, source, config, chosen, progress)
         records, duplicates = unfinished.records, unfinished.duplicates
-        _check_values(records)
+        warnings = _check_values(records)
         _check_splits(records, config, source)
         unfinished.finish(folder)
     records, class_names = _drop_empty_classes(records, source, chosen)
@@ -142,6 +142,7 @@ def _write_store(
         "class_names": list(class_names),
         "entries_found": source.count + len(source.aside),
         "left_aside": source.aside,
+        "warnings": warnings,
         "count": len(records),
         "split_counts": dict(Counter(record.split for record in records)),
         "duplicates_dropped": len(duplicates) - kept,
@@ -280,19 +281,19 @@ def bring_to_canvas(
         raise ConfigurationError(f"{error} (picture {origin})") from None
 
 
-def _check_values(records: Sequence[ImageRecord]) -> None:
+def _check_values(records: Sequence[ImageRecord]) -> list[str]:
     """Refuse images on another scale; warn of a channel that says nothing."""
     if not records:
-        return
+        return []
     mean, std = (np.array([getattr(r, name) for r in records]) for name in ("mean", "std"))
     # Moments of values of 0 and 1; other pictures are as dark only where they are black.
     if mean.max() <= 1 and std.max() <= 0.5:
         check_scale(float(np.ceil(mean.max())), f"all {len(records)} images")
     constant = np.flatnonzero((std == 0).all(axis=0) & (mean == mean[:1]).all(axis=0))
-    if len(constant):
-        logger.warning(
-            "channel %d of all images has one value, %g", constant[0], mean[0, constant[0]]
-        )
+    warnings = [f"channel {c} of all images has one value, {mean[0, c]:g}" for c in constant]
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return warnings
 
 
 def _check_splits(records: Sequence[ImageRecord], config: DataConfig, source: ImageSource) -> None:

@@ -53,6 +53,7 @@ class PreparedImages:
         attributes: uint8 (N,A) of 0 and 1, memory-mapped, or `None`.
         condition: uint8 (N,H,W,C), the second picture of each image, memory-mapped, or `None`.
         left_aside: What else the source found -> why it was not used.
+        warnings: What is suspicious about the values.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class PreparedImages:
     attributes: npt.NDArray[np.uint8] | None = None
     condition: npt.NDArray[np.uint8] | None = None
     left_aside: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def labels(self) -> npt.NDArray[np.int64] | None:
@@ -171,6 +173,7 @@ def open_images(folder: str | Path) -> PreparedImages:
         validation_is_test=meta.get("validation_is_test", False),
         attribute_names=tuple(meta.get("attribute_names", ())),
         left_aside=meta.get("left_aside", {}),
+        warnings=tuple(meta.get("warnings", ())),
         attributes=_map(folder / ATTRIBUTES) if ATTRIBUTES in extras else None,
         condition=_map(folder / CONDITION) if CONDITION in extras else None,
     )

@@ -72,6 +72,7 @@ def _describe_store(images: PreparedImages) -> dict[str, Any]:
         "training_std": std,
         "unreadable_skipped": list(images.unreadable_skipped),
         "left_aside": dict(images.left_aside),
+        "warnings": list(images.warnings),
         "duplicates_dropped": images.duplicates_dropped,
         "duplicates_kept": images.duplicates_kept,
         "duplicates_across_splits": images.duplicates_across_splits,

@@ -38,6 +38,7 @@ __all__ = [
     "Bench",
     "Judgement",
     "compare_runs",
+    "doubt_samples",
     "judge_samplers",
     "judge_source",
     "open_bench",
@@ -229,7 +230,7 @@ def judge_source(
     return Judgement(source, scores, temperature, time.perf_counter() - started, folder.cases_saved)
 
 
-def _doubt_samples(metrics: pd.DataFrame) -> list[str]:
+def doubt_samples(metrics: pd.DataFrame) -> list[str]:
     """Samplers whose completions are not of what was observed; also logged."""
     rows = metrics[(metrics["metric"] == "observed_error") & (metrics["bin"] == POOLED)]
     warnings = [
@@ -265,7 +266,7 @@ def tabulate_judgements(
         }
         rows += ev.tabulate({name: judgement.scores}, bench.cases, facts, level=level)
     metrics = pd.DataFrame.from_records(rows)
-    warnings = _doubt_samples(metrics)
+    warnings = doubt_samples(metrics)
     reference = next(iter(judged))
     table = pd.DataFrame(ev.list_case_scores(scores, bench.cases))
     compared = ev.compare(scores, bench.cases, level=level, seed=seed, reference=reference)

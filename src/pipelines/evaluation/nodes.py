@@ -273,13 +273,14 @@ def collect_facts(
         **{key: posterior[key] for key in ("task", "task_options") if key in posterior},
         **{
             key: evaluation_facts[key]
-            for key in ("is_exact", "guidance", "guidance_rule", "warnings")
+            for key in ("is_exact", "guidance", "guidance_rule")
             if key in evaluation_facts
         },
         "command": " && ".join(dict.fromkeys(made_by)) or tracking.command(),
         **tracking.git_state(),
         "device": torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else "cpu",
         **{name: evaluation_facts[name] for name in ("seed", "temperature", "manifest")},
+        "warnings": [*image_store.get("warnings", ()), *evaluation_facts.get("warnings", ())],
         "completions_per_case": evaluation_facts["k"],
         "classifier_accuracy": feature_network["accuracy"]
         if feature_network["task"] == "classifier"

@@ -67,7 +67,7 @@ def test_black_pictures_among_others_are_images(tmp_path, caplog):
 def test_a_channel_that_says_nothing_is_warned_of(tmp_path, caplog):
     images = RNG.integers(0, 256, (80, 8, 8, 3), np.uint8)
     images[..., 2] = 7
-    prepare(tmp_path, images)
+    assert prepare(tmp_path, images).warnings == ("channel 2 of all images has one value, 7",)
     assert "channel 2 of all images has one value, 7" in caplog.text
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from condvae.plots import POOLED, format_interval
 from condvae.plots.completions import describe_case
+from pipelines.evaluation.judging import doubt_samples
 from pipelines.reporting.examples import read_examples
 from pipelines.reporting.page import render_page
 
@@ -45,6 +46,16 @@ def render(metrics, calibration, comparisons, run_facts):
         return rows, render_page({}, rows, comparisons[:0], calibration, facts)
 
     return render
+
+
+def test_doubts_about_completions_stand_on_top_of_the_page(metrics, calibration, run_facts):
+    rows = metrics[metrics["bin"] == POOLED].iloc[:2].assign(metric="observed_error")
+    rows = rows.assign(value=[3.0, 61.25], sampler=["fine", "scaled"])
+    (doubt,) = doubt_samples(rows)
+    assert doubt.startswith("scaled: completions differ from what was observed by 61.2 grey levels")
+    facts = {**run_facts, "warnings": [doubt]}
+    page = render_page({}, metrics, metrics[:0], calibration, facts)
+    assert "Warning: scaled: completions differ" in page
 
 
 def test_page_says_whether_the_theory_is_exact_and_what_the_residual_is(render):
