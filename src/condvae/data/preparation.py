@@ -125,6 +125,10 @@ def _write_store(
     records, class_names = _drop_empty_classes(records, source, chosen)
     write_records(folder / RECORDS, records)
     _log_losses(duplicates, source.unreadable, config)
+    logger.info(
+        "%d entries found, %d left aside, %d of the others chosen: %d images",
+        *(source.count + len(source.aside), len(source.aside), len(chosen), len(records)),
+    )
     if class_names:
         counts = Counter(
             class_names[record.label] for record in records if record.label is not None

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from condvae.data.config import DataConfig
-from condvae.data.formats.files import ADVICE
+from condvae.data.formats.files import ADVICE, list_pictures
 from condvae.data.formats.source import ImageSource, SourceImage, hash_listing, source_folder
 from condvae.ground.configuration import ConfigurationError
 from condvae.ground.pictures import UnreadablePictureError, read_picture
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 LABELS = ("cls", "json")
+OTHER_PICTURES = (".gif", ".bmp", ".tif", ".tiff", ".jfif", ".heic", ".avif")
 NAMED_IN_LOG = 3
 CHUNK = 1 << 20
 # No honest member comes near these, and a forged size must not fill the memory.
@@ -79,12 +80,12 @@ def open_webdataset(config: DataConfig) -> ImageSource:
             "fetches the shards of an address first"
         )
     folder = source_folder(config)
-    names = sorted(
-        path.name for path in folder.glob("*.tar") if path.is_file() and path.name[0] != "."
-    )
-    if not names:
+    found = list_pictures(folder, deep=False, endings=(".tar",))
+    if not found.names:
         raise ConfigurationError(f"path = {config.path!r}: no shards; expected files *.tar")
-    return WebDatasetSource(folder, names, skip_unreadable=config.unreadable == "skip")
+    source = WebDatasetSource(folder, found.names, skip_unreadable=config.unreadable == "skip")
+    source.aside = found.aside
+    return source
 
 
 class WebDatasetSource(ImageSource):
@@ -308,6 +309,9 @@ def _take(
     name = str(PurePosixPath(member.name))
     match = re.fullmatch(r"((?:.*/)?[^./][^./]*)\.([^/]+)", name)
     if match is None or match[2].lower() not in (*PICTURES, *LABELS):
+        # Captions and the like belong to a sample; pictures that are not read are worth a word.
+        if name.lower().endswith(OTHER_PICTURES):
+            ignored.append(ascii(member.name))
         return
     sample, kind = samples.setdefault(match[1], _Sample()), match[2].lower()
     if kind in PICTURES:
