@@ -64,6 +64,7 @@ def test_card_counts_images_and_names_licences(train):
         "images_sha256": images.images_sha256,
         "source": "digits",
         "split": "random",
+        "classes": list(images.class_names),
     }
     assert sum(counts.values()) == len(images.records)
     assert counts["test"] == sum(record.split == "test" for record in images.records)
