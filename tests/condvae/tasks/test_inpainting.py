@@ -81,5 +81,7 @@ def test_masks_with_other_values_are_refused(make_pixels, value):
 
 
 def test_images_of_another_kind_are_refused(make_pixels):
-    with pytest.raises(ConfigurationError, match=r"torch.float32 and shape \(2, 3, 4, 4\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"images of type torch.float32: expected torch.uint8"
+    ):
         observe(make_pixels(2, 3, 4).float(), torch.ones(1, 1, 4, 4))

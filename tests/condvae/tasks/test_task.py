@@ -118,7 +118,9 @@ def test_what_is_missing_or_of_no_use_is_named(task):
         with pytest.raises(ConfigurationError, match=f"{name} were given: task '{task.name}'"):
             task.observe(given, COLOUR)
     if "pixels" in task.needs:
-        with pytest.raises(ConfigurationError, match="images of type"):
+        with pytest.raises(
+            ConfigurationError, match=r"images of shape \(4, 3, 16, 8\): the model expects"
+        ):
             task.observe(replace(subject, pixels=subject.pixels[..., :8]), COLOUR)
 
 
